@@ -8,4 +8,5 @@ pub(crate) mod handshakes;
 pub(crate) mod identify;
 pub(crate) mod limits;
 pub(crate) mod muxer;
+pub(crate) mod processor;
 pub(crate) mod streams;

@@ -31,7 +31,7 @@ use crate::dht::Dht;
 use crate::dht::kademlia;
 use crate::dht::kademlia::PeerStore;
 use crate::error::NetabaseError;
-use crate::event::NetabaseSwarmEvent;
+use crate::event::{NetabaseSwarmEvent, remote_address};
 use crate::event_loop::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent};
 use crate::event_loop::calls::Calls;
 use crate::event_loop::command::{Command, Reply, answer};
@@ -347,13 +347,16 @@ fn has_usual_form(address: &Multiaddr) -> bool {
 /// Creates a swarm whose connections are bounded and counted.
 fn build_swarm(parts: &Parts, registry: &mut Registry) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
     let meters = Arc::clone(parts.metrics.meters());
-    let shared = Shared::new(meters, behaviour::longest_kad_message(parts.config.store.max_value_bytes));
+    let longest = behaviour::longest_kad_message(parts.config.store.max_value_bytes);
+    let shared = Shared::new(meters, longest, parts.processor.clone());
     let bounded = Bounded::new(transport(&parts.identity)?);
-    let bounded = Transport::map(bounded, move |(peer, connection), _| {
-        (peer, StreamMuxerBox::new(shared.connection(peer, connection)))
+    let bounded = Transport::map(bounded, move |(peer, connection), endpoint| {
+        let connection = shared.connection(peer, remote_address(&endpoint), connection);
+        (peer, StreamMuxerBox::new(connection))
     });
     let behaviour = NetabaseBehaviour::new(parts, registry)?;
-    let config = swarm_config().with_idle_connection_timeout(parts.config.connections.idle_timeout);
+    let config = swarm_config(parts.processor.clone())
+        .with_idle_connection_timeout(parts.config.connections.idle_timeout);
     Ok(Swarm::new(Transport::boxed(bounded), behaviour, parts.identity.public().to_peer_id(), config))
 }
 

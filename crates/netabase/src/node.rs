@@ -21,6 +21,7 @@ use tracing::Instrument;
 use crate::blobs::Blobs;
 use crate::blobs::limits::WINDOW_GROUPS;
 use crate::config::{DhtMode, NetabaseConfig};
+use crate::connection::processor::Processor;
 use crate::dht::known_peers;
 use crate::error::{NetabaseError, file_error};
 use crate::event::{Events, NetabaseSwarmEvent, RecordEvent};
@@ -195,6 +196,7 @@ impl Node {
             known_peers: beside.map(|path| known_peers::path_beside(path).into()),
             config: Arc::new(config),
             scores,
+            processor: Processor::new(),
             other_roots: OtherRoots::new(root),
             standings: Standings::default(),
             identity,

@@ -29,6 +29,39 @@ pub(crate) fn since(moment: Instant) -> Duration {
     now().saturating_duration_since(moment)
 }
 
+/// The time of work on one thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopwatch {
+    begin: Instant,
+    /// The processor time of the thread at the beginning, if only that counts.
+    thread: Option<Duration>,
+}
+
+impl Stopwatch {
+    /// Starts. With `is_exact`, only the time counts for which the thread has run, where the
+    /// operating system tells it; that takes a system call.
+    pub(crate) fn start(is_exact: bool) -> Self {
+        Self { begin: now(), thread: if is_exact { thread_time() } else { None } }
+    }
+
+    /// Returns the time since the start, on the same thread.
+    pub(crate) fn elapsed(self) -> Duration {
+        let ran = self.thread.and_then(|begin| Some(thread_time()?.saturating_sub(begin)));
+        ran.unwrap_or_else(|| since(self.begin))
+    }
+}
+
+/// Returns the processor time that this thread has taken.
+#[cfg(unix)]
+fn thread_time() -> Option<Duration> {
+    rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).try_into().ok()
+}
+
+#[cfg(not(unix))]
+fn thread_time() -> Option<Duration> {
+    None
+}
+
 /// Returns the time of the wall clock.
 pub(crate) fn system_time() -> SystemTime {
     SystemTime::now()

@@ -6,6 +6,7 @@
 
 use libp2p::StreamProtocol;
 
+use crate::connection::processor::Processor;
 use crate::error::NetabaseError;
 use crate::event_loop::behaviour::{record_protocol_name, sync_protocol_name};
 use crate::rpc::outbox::Outbox;
@@ -31,6 +32,8 @@ pub(crate) struct Rpc {
     pub(crate) server: Server,
     /// Requests to peers.
     pub(crate) outbox: Outbox,
+    /// The processor time that peers take.
+    pub(crate) processor: Processor,
     /// The name of the record protocol.
     pub(crate) record_protocol: StreamProtocol,
     /// The name of the sync protocol.
@@ -43,6 +46,7 @@ impl Rpc {
         Ok(Self {
             server: serve::server(parts, limit),
             outbox: Outbox::default(),
+            processor: parts.processor.clone(),
             record_protocol: record_protocol_name(&parts.network)?,
             sync_protocol: sync_protocol_name(&parts.network)?,
         })

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, ones
 
 use crate::admission::Admission;
 use crate::config::NetabaseConfig;
+use crate::connection::processor::Processor;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
 use crate::platform::{self, Instant, JoinHandle};
@@ -50,6 +51,8 @@ pub(crate) struct Parts {
     /// The file of saved peers, or `None` if peers are not saved.
     pub(crate) known_peers: Option<Arc<Path>>,
     pub(crate) scores: PeerScores,
+    /// The processor time that peers take.
+    pub(crate) processor: Processor,
     /// The peers of closed networks of the same name and another root.
     pub(crate) other_roots: OtherRoots,
     pub(crate) standings: Standings,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netabase_store::blob::{Blob, BlobStore};
 
-use crate::rpc::limits::PEER_SHARE;
+use crate::rpc::limits::{MAX_OUTGOING_BYTES, PEER_SHARE};
 
 /// The most groups of 16 KiB that a node's fetches request concurrently: 12 MiB.
 pub(crate) const WINDOW_GROUPS: usize = 768;
@@ -54,11 +54,6 @@ pub(crate) const READ_AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The most bytes of a frame: a slice of 512 KiB and its proof.
 pub(crate) const MAX_BLOB_FRAME_BYTES: usize = 1024 * 1024;
-/// The most bytes of peers' requests in memory, complete or being read.
-pub(crate) const MAX_BLOB_INCOMING_BYTES: usize = 4 * 1024 * 1024;
-/// The most bytes of slices in memory until they are sent. An eighth, the share of one peer, is as
-/// many slices as the peer asks for concurrently. Further requests are answered with `Busy`.
-pub(crate) const MAX_BLOB_OUTGOING_BYTES: usize = 40 * 1024 * 1024;
 
 /// The groups of 16 KiB of a slice, the unit of a request.
 const SLICE_GROUPS: u64 = BlobStore::MAX_SLICE_GROUPS;
@@ -68,8 +63,7 @@ const SLICE_BYTES: u64 = SLICE_GROUPS * Blob::GROUP_BYTES;
 // All slices of one fetch fit into the window of all fetches.
 const _: () = assert!(MAX_SLICES as u64 * SLICE_GROUPS <= WINDOW_GROUPS as u64);
 // One peer's share of the waiting responses is what it asks for concurrently.
-const _: () =
-    assert!(MAX_SLICES_OF_HOLDER as u64 * SLICE_BYTES <= (MAX_BLOB_OUTGOING_BYTES / PEER_SHARE) as u64);
+const _: () = assert!(MAX_SLICES_OF_HOLDER as u64 * SLICE_BYTES <= (MAX_OUTGOING_BYTES / PEER_SHARE) as u64);
 // A slice and its proof fit into a frame.
 const _: () = assert!(SLICE_BYTES < MAX_BLOB_FRAME_BYTES as u64);
 const _: () = assert!(FIRST_SLICES <= MAX_SLICES_OF_HOLDER && MAX_SLICES_OF_HOLDER <= MAX_SLICES);

@@ -16,6 +16,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 
 use crate::connection::limits::{IDENTIFY_BURST, IDENTIFY_PER_SECOND, MAX_IGNORED_IDENTIFIES};
+use crate::connection::processor::Processor;
 use crate::platform;
 use crate::rpc::token_bucket::TokenBucket;
 
@@ -24,6 +25,7 @@ use crate::rpc::token_bucket::TokenBucket;
 pub struct Behaviour {
     identify: identify::Behaviour,
     rates: HashMap<ConnectionId, Rate>,
+    processor: Processor,
     /// The connections to close.
     closing: VecDeque<(PeerId, ConnectionId)>,
 }
@@ -42,8 +44,8 @@ impl std::fmt::Debug for Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) fn new(identify: identify::Behaviour) -> Self {
-        Self { identify, rates: HashMap::new(), closing: VecDeque::new() }
+    pub(crate) fn new(identify: identify::Behaviour, processor: Processor) -> Self {
+        Self { identify, rates: HashMap::new(), processor, closing: VecDeque::new() }
     }
 }
 
@@ -100,7 +102,10 @@ impl NetworkBehaviour for Behaviour {
         let rate = self.rates.entry(connection).or_insert_with(|| Rate { allowed: full(), ignored: 0 });
         if rate.allowed.take(1.0, now) {
             rate.ignored = 0;
-            return self.identify.on_connection_handler_event(peer, connection, event);
+            let identify = &mut self.identify;
+            return self
+                .processor
+                .time(peer, || identify.on_connection_handler_event(peer, connection, event));
         }
         rate.ignored += 1;
         if rate.ignored == MAX_IGNORED_IDENTIFIES {

@@ -20,7 +20,7 @@ pub(crate) const STREAM_PAUSE: Duration = Duration::from_millis(20);
 /// The streams of all connections whose peers have not agreed on a protocol yet, each of which
 /// holds up to 256 KiB that are not read. A connection may have half of what is free of them, and
 /// [`LEAST_UNUSED_STREAMS`] in any case. Further ones end.
-pub(crate) const MAX_UNUSED_STREAMS: usize = 256;
+pub(crate) const MAX_UNUSED_STREAMS: usize = 128;
 pub(crate) const LEAST_UNUSED_STREAMS: usize = 4;
 /// The rate of streams that may end without a protocol, and the most at once. Then the connection
 /// is closed, which counts as a grave offence of its peer.
@@ -36,6 +36,10 @@ pub(crate) const SMALL_KAD_BYTES: usize = 8 * 1024;
 /// The most bytes of larger messages of Kademlia in memory, read or not sent yet. Further ones end
 /// their streams.
 pub(crate) const MAX_KAD_BYTES: usize = 16 * 1024 * 1024;
+/// The most messages of Kademlia on one stream, which then ends. libp2p sends one, and others open a
+/// new stream: what waits in a stream is read even while its connection pauses, since it would hold
+/// memory.
+pub(crate) const MAX_KAD_MESSAGES: usize = 8;
 /// The time that a peer has to send or read the next piece of a message. Then the stream ends.
 pub(crate) const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The rate at which a peer may identify itself on a connection, and be told of this node, and the
@@ -44,6 +48,24 @@ pub(crate) const IDENTIFY_PER_SECOND: f64 = 0.5;
 pub(crate) const IDENTIFY_BURST: f64 = 64.0;
 /// The ignored times in a row after which the connection is closed.
 pub(crate) const MAX_IGNORED_IDENTIFIES: u32 = 64;
+/// The part of the machine's cores that peers may take together. While they take more, nothing is
+/// read of those that take more than their share, for [`SHORTEST_PAUSE`] to [`LONGEST_PAUSE`].
+pub(crate) const PEER_CORES: f64 = 0.5;
+pub(crate) const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// The time after which half of the time that a peer has taken is forgotten.
+pub(crate) const TIME_HALF_LIFE: Duration = Duration::from_millis(500);
+/// The shares of a peer whose time is all useful; of others it is one. A record that is accepted,
+/// given out or received makes so much time useful.
+pub(crate) const USEFUL_SHARES: f64 = 8.0;
+pub(crate) const USEFUL_TIME: Duration = Duration::from_micros(250);
+/// The bytes of an answer, in protocols that do not count records, that are as useful as a record.
+pub(crate) const USEFUL_BYTES: usize = 512;
+/// The time between two calculations of the share.
+pub(crate) const JUDGE_INTERVAL: Duration = Duration::from_millis(20);
+/// The most peers without a connection whose time is kept. The one with the least is dropped.
+pub(crate) const MAX_ACCOUNTS: usize = 1024;
+
 /// The time that a connection has to close.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 
-use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent};
+use libp2p::{Multiaddr, PeerId};
 
 use crate::connection::limits::{CLOSE_TIMEOUT, MAX_KAD_BYTES, STREAM_PAUSE};
+use crate::connection::processor::Processor;
 use crate::connection::streams::{Flood, Judgement, Opened, Stream};
+use crate::dht::address::Prefix;
 use crate::platform::{self, Sleep, sleep};
 use crate::rpc::budget::ByteBudget;
 use crate::rpc::limits::PEER_SHARE;
@@ -27,20 +29,22 @@ pub(crate) struct Shared {
     unused: Arc<AtomicUsize>,
     /// The memory of Kademlia's messages.
     budget: ByteBudget,
+    processor: Processor,
 }
 
 impl Shared {
     /// Makes what connections share whose messages of Kademlia have at most `longest` bytes.
-    pub(crate) fn new(meters: Arc<Meters>, longest: usize) -> Self {
+    pub(crate) fn new(meters: Arc<Meters>, longest: usize, processor: Processor) -> Self {
         // A record is answered with the record.
         let least = 2 * longest;
         let budget = ByteBudget::new(MAX_KAD_BYTES.max(PEER_SHARE * least), least);
-        Self { meters, unused: Arc::default(), budget }
+        Self { meters, unused: Arc::default(), budget, processor }
     }
 
-    /// Wraps the connection with a peer.
-    pub(crate) fn connection(&self, peer: PeerId, connection: StreamMuxerBox) -> Muxer {
-        let opened = Arc::new(Opened::new(Arc::clone(&self.unused), self.budget.of(peer)));
+    /// Wraps the connection with a peer at an address.
+    pub(crate) fn connection(&self, peer: PeerId, remote: &Multiaddr, connection: StreamMuxerBox) -> Muxer {
+        let connected = self.processor.connected(peer, Prefix::of(remote));
+        let opened = Arc::new(Opened::new(Arc::clone(&self.unused), self.budget.of(peer), connected));
         Muxer { connection, meters: Arc::clone(&self.meters), opened, pause: None, closing: None }
     }
 }
@@ -50,20 +54,26 @@ pub(crate) struct Muxer {
     connection: StreamMuxerBox,
     meters: Arc<Meters>,
     opened: Arc<Opened>,
-    /// The end of a pause, in which nothing is read, since the peer opens streams too fast.
+    /// The end of a pause, in which nothing is read, since the peer opens streams too fast or takes
+    /// too much of the processor.
     pause: Option<Pin<Box<Sleep>>>,
     /// The deadline of a close, or `None` before it starts.
     closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl Muxer {
-    /// Waits for the end of a pause.
+    /// Waits for the end of a pause, or begins one.
     fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(context));
-            self.pause = None;
+        self.opened.connected.is_polled();
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+            }
+            self.pause = self.opened.connected.pause().map(|time| Box::pin(sleep(time)));
+            if self.pause.is_none() {
+                return Poll::Ready(());
+            }
         }
-        Poll::Ready(())
     }
 }
 
@@ -120,7 +130,6 @@ mod tests {
     use futures::task::noop_waker_ref;
     use futures::{AsyncReadExt, AsyncWriteExt};
     use libp2p::core::muxing::SubstreamBox;
-    use libp2p::multiaddr::Multiaddr;
 
     use super::*;
     use crate::connection::limits::{
@@ -156,11 +165,11 @@ mod tests {
     }
 
     fn shared() -> Shared {
-        Shared::new(Arc::default(), 1024)
+        Shared::new(Arc::default(), 1024, Processor::new())
     }
 
     fn opening(shared: &Shared) -> Muxer {
-        shared.connection(PeerId::random(), StreamMuxerBox::new(Opening))
+        shared.connection(PeerId::random(), &Multiaddr::empty(), StreamMuxerBox::new(Opening))
     }
 
     fn open(muxer: &mut Muxer) -> Poll<io::Result<Stream>> {

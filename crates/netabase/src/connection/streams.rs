@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::connection::limits::{
-    LEAST_UNUSED_STREAMS, MAX_NEGOTIATION_BYTES, MAX_UNUSED_STREAMS, PIECE_TIMEOUT, SMALL_KAD_BYTES,
-    STREAM_BURST, STREAMS_PER_SECOND, WASTED_STREAM_BURST, WASTED_STREAMS_PER_SECOND,
+    LEAST_UNUSED_STREAMS, MAX_KAD_MESSAGES, MAX_NEGOTIATION_BYTES, MAX_UNUSED_STREAMS, PIECE_TIMEOUT,
+    SMALL_KAD_BYTES, STREAM_BURST, STREAMS_PER_SECOND, WASTED_STREAM_BURST, WASTED_STREAMS_PER_SECOND,
 };
+use crate::connection::processor::Connected;
 use crate::platform::{self, Instant, Sleep, sleep};
 use crate::rpc::budget::{PeerBudget, Taken};
 use crate::rpc::token_bucket::TokenBucket;
@@ -42,6 +43,7 @@ pub(crate) struct Opened {
     unused_of_all: Arc<AtomicUsize>,
     /// The memory of Kademlia's messages.
     budget: PeerBudget,
+    pub(crate) connected: Connected,
 }
 
 #[derive(Debug)]
@@ -63,12 +65,12 @@ pub(crate) enum Judgement {
 }
 
 impl Opened {
-    pub(crate) fn new(unused_of_all: Arc<AtomicUsize>, budget: PeerBudget) -> Self {
+    pub(crate) fn new(unused_of_all: Arc<AtomicUsize>, budget: PeerBudget, connected: Connected) -> Self {
         let now = platform::now();
         let opened = TokenBucket::new(STREAMS_PER_SECOND, STREAM_BURST, now);
         let wasted = TokenBucket::new(WASTED_STREAMS_PER_SECOND, WASTED_STREAM_BURST, now);
         let rate = Mutex::new(Rate { opened, wasted });
-        Self { rate, unused: AtomicUsize::new(0), unused_of_all, budget }
+        Self { rate, unused: AtomicUsize::new(0), unused_of_all, budget, connected }
     }
 
     /// Judges a stream that the peer opens.
@@ -122,22 +124,30 @@ enum Protocol {
     Other,
 }
 
-/// The memory that a message holds, from its first byte to the end of the stream or the next
-/// message.
+/// The memory that a message and its answer hold, until the stream ends or the next message comes.
 #[derive(Default)]
 struct Held {
-    bytes: usize,
+    /// The messages before this one on its stream.
+    earlier: usize,
+    /// The bytes of the message that were read, and those of the answer that were written.
+    read: usize,
+    written: usize,
+    /// The bytes that are paid for, of which the first [`SMALL_KAD_BYTES`] cost nothing.
+    paid: usize,
     taken: Option<Taken>,
-    is_answered: bool,
 }
 
 impl Held {
-    /// Adds `bytes` to the message; returns whether the memory allows them.
-    fn add(&mut self, bytes: usize, budget: &PeerBudget) -> bool {
-        let before = self.bytes.max(SMALL_KAD_BYTES);
-        self.bytes = self.bytes.saturating_add(bytes);
-        let more = self.bytes.saturating_sub(before);
-        more == 0 || budget.take(more, &mut self.taken)
+    /// Pays for the message, and for an answer of which `unsent` bytes are left to write. Fails if
+    /// the memory does not allow it.
+    fn pay(&mut self, unsent: usize, budget: &PeerBudget) -> io::Result<()> {
+        let bytes = self.read.saturating_add(self.written).saturating_add(unsent);
+        let more = bytes.saturating_sub(self.paid.max(SMALL_KAD_BYTES));
+        if more > 0 && !budget.take(more, &mut self.taken) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        self.paid = self.paid.max(bytes);
+        Ok(())
     }
 }
 
@@ -151,10 +161,24 @@ impl Inbound {
     fn on_read(&mut self, bytes: usize) -> io::Result<()> {
         self.deadline = None;
         let Protocol::Kad(held) = &mut self.protocol else { return Ok(()) };
-        if held.is_answered && bytes > 0 {
-            *held = Held::default();
+        if held.written > 0 && bytes > 0 {
+            let earlier = held.earlier + 1;
+            if earlier >= MAX_KAD_MESSAGES {
+                return Err(io::ErrorKind::QuotaExceeded.into());
+            }
+            *held = Held { earlier, ..Held::default() };
         }
-        if held.add(bytes, &self.opened.budget) { Ok(()) } else { Err(io::ErrorKind::QuotaExceeded.into()) }
+        held.read = held.read.saturating_add(bytes);
+        held.pay(0, &self.opened.budget)
+    }
+
+    /// Pays for what is about to be written: an encoded answer is in memory before its first byte
+    /// is written.
+    fn before_write(&mut self, bytes: usize) -> io::Result<()> {
+        match &mut self.protocol {
+            Protocol::Kad(held) => held.pay(bytes, &self.opened.budget),
+            Protocol::Unknown(_) | Protocol::Other => Ok(()),
+        }
     }
 
     fn on_written(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -172,9 +196,8 @@ impl Inbound {
                 Ok(())
             }
             Protocol::Kad(held) => {
-                held.is_answered = true;
-                let fits = held.add(bytes.len(), &self.opened.budget);
-                if fits { Ok(()) } else { Err(io::ErrorKind::QuotaExceeded.into()) }
+                held.written = held.written.saturating_add(bytes.len());
+                Ok(())
             }
             Protocol::Other => Ok(()),
         }
@@ -189,7 +212,7 @@ impl Inbound {
 
     /// Returns whether a message is incomplete, or its answer may not have been read yet.
     fn holds_memory(&self) -> bool {
-        matches!(&self.protocol, Protocol::Kad(held) if held.bytes > 0)
+        matches!(&self.protocol, Protocol::Kad(held) if held.read > 0)
     }
 }
 
@@ -300,6 +323,9 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(inbound) = &mut self.inbound {
+            inbound.before_write(buffer.len())?;
+        }
         let written = Pin::new(&mut self.io).poll_write(context, buffer);
         self.on_write(written, buffer, context)
     }

@@ -21,6 +21,7 @@ use netabase_store::{NetabaseStore, Refusal};
 use thiserror::Error;
 
 use crate::admission::{Admission, Offence, Source};
+use crate::connection::processor::Processor;
 use crate::dht::address::{Scope, is_believable, scope, without_peer};
 use crate::dht::limits::{
     CLAIMED_DIAL_BURST, CLAIMED_DIALS_PER_SECOND, MAX_ADDRESSES_PER_PEER, MAX_CLAIMED_ADDRESSES,
@@ -61,6 +62,7 @@ pub struct Behaviour {
     active: HashMap<PeerId, Instant>,
     /// The dials to peers of which other peers have told.
     claimed_dials: TokenBucket,
+    processor: Processor,
 }
 
 impl std::fmt::Debug for Behaviour {
@@ -70,10 +72,10 @@ impl std::fmt::Debug for Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) fn new(kad: kad::Behaviour<PeerStore>) -> Self {
+    pub(crate) fn new(kad: kad::Behaviour<PeerStore>, processor: Processor) -> Self {
         let (listen_addresses, scopes, active) = Default::default();
         let claimed_dials = TokenBucket::new(CLAIMED_DIALS_PER_SECOND, CLAIMED_DIAL_BURST, platform::now());
-        Self { kad, listen_addresses, scopes, active, claimed_dials }
+        Self { kad, listen_addresses, scopes, active, claimed_dials, processor }
     }
 
     /// Records that a connected peer has sent a message by another protocol.
@@ -245,7 +247,7 @@ impl NetworkBehaviour for Behaviour {
     ) {
         self.active.insert(peer, platform::now());
         self.kad.store_mut().sender = Some(peer);
-        self.kad.on_connection_handler_event(peer, connection, event);
+        self.processor.time(peer, || self.kad.on_connection_handler_event(peer, connection, event));
         self.kad.store_mut().sender = None;
     }
 
@@ -362,7 +364,7 @@ mod tests {
         let store = PeerStore::new(store, PeerScores::default(), admission);
         let protocol = libp2p::StreamProtocol::new("/netabase/test/kad/1.0.0");
         let config = kad::Config::new(protocol);
-        Behaviour::new(kad::Behaviour::with_config(PeerId::random(), store, config))
+        Behaviour::new(kad::Behaviour::with_config(PeerId::random(), store, config), Processor::new())
     }
 
     fn address(text: &str) -> Multiaddr {

@@ -12,7 +12,8 @@ pub(crate) const MAX_ADDRESS_BYTES_PER_PEER: usize = 1024;
 
 /// The most addresses of a peer at other hosts than those that it has connected from.
 pub(crate) const MAX_CLAIMED_ADDRESSES: usize = 4;
-/// The most dials at a time to peers that have left and were never reached.
+/// The most dials at a time to peers that were never reached: to those that have left, and to
+/// connected ones that claim other hosts.
 pub(crate) const MAX_CLAIM_DIALS: usize = 16;
 /// The rate of dials to peers of which other peers have told, and the most at once: a lookup in a
 /// large network takes some tens, and a dial by QUIC sends some kilobytes.

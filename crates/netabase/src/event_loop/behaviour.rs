@@ -9,7 +9,7 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::{StreamProtocol, connection_limits, identify, ping};
 use netabase_store::{Envelope, RecordKey};
 
-use crate::blobs::limits::{MAX_BLOB_FRAME_BYTES, MAX_BLOB_INCOMING_BYTES};
+use crate::blobs::limits::MAX_BLOB_FRAME_BYTES;
 use crate::config::{DHTDiscoveryConfig, DhtMode};
 use crate::connection::identify as bounded_identify;
 use crate::connection::limits::MAX_PENDING_INCOMING;
@@ -21,9 +21,10 @@ use crate::event_loop::limits::{
 };
 use crate::mdns;
 use crate::peers::{connections, score};
-use crate::replication::sync::limits::MAX_SYNC_INCOMING_BYTES;
 use crate::replication::{live, sync};
+use crate::rpc::budget::ByteBudget;
 use crate::rpc::frame;
+use crate::rpc::limits::MAX_INCOMING_BYTES;
 use crate::swarm::Parts;
 
 /// The composite behaviour of a node.
@@ -60,6 +61,9 @@ impl NetabaseBehaviour {
             .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER))
             .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
             .with_max_pending_outgoing(Some(MAX_PENDING_DIALS));
+        let longest_value = parts.config.store.max_value_bytes;
+        let longest = sync::longest_frame(longest_value);
+        let requests = ByteBudget::new(MAX_INCOMING_BYTES, longest);
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             scores: score::Behaviour::new(parts.scores.clone(), parts.other_roots.clone()),
@@ -76,24 +80,18 @@ impl NetabaseBehaviour {
                 protocol_name(&parts.network, "live"),
                 parts.live.clone(),
                 parts.scores.clone(),
+                parts.processor.clone(),
                 registry.sub_registry_with_prefix("libp2p_gossipsub"),
             )?,
-            records: frame::behaviour(
-                record_protocol_name(&parts.network)?,
-                parts.config.store.max_value_bytes,
-            ),
-            query: frame::behaviour(query_protocol_name(&parts.network)?, parts.config.store.max_value_bytes),
+            records: frame::behaviour(record_protocol_name(&parts.network)?, longest_value, requests.clone()),
+            query: frame::behaviour(query_protocol_name(&parts.network)?, longest_value, requests.clone()),
             blobs: frame::framed(
                 StreamProtocol::try_from_owned(protocol_name(&parts.network, "blob"))
                     .map_err(NetabaseError::network)?,
                 MAX_BLOB_FRAME_BYTES,
-                MAX_BLOB_INCOMING_BYTES,
+                requests.clone(),
             ),
-            sync: frame::framed(
-                sync_protocol_name(&parts.network)?,
-                sync::longest_frame(parts.config.store.max_value_bytes),
-                MAX_SYNC_INCOMING_BYTES,
-            ),
+            sync: frame::framed(sync_protocol_name(&parts.network)?, longest, requests),
         })
     }
 }
@@ -125,7 +123,7 @@ fn kademlia(parts: &Parts) -> Result<kademlia::Behaviour, NetabaseError> {
     let store = PeerStore::new(parts.store.clone(), parts.scores.clone(), parts.admission());
     let mut kad = kad::Behaviour::with_config(peer, store, config);
     kad.set_mode(Some(kad_mode(parts.config.dht.mode)));
-    Ok(kademlia::Behaviour::new(kad))
+    Ok(kademlia::Behaviour::new(kad, parts.processor.clone()))
 }
 
 /// Returns kad's configuration. Kad's own jobs are off: they read the whole store inside the
@@ -184,7 +182,7 @@ fn identify(parts: &Parts) -> bounded_identify::Behaviour {
         .with_push_listen_addr_updates(true)
         // Its addresses are not judged, and the routing table has those that are.
         .with_cache_size(0);
-    bounded_identify::Behaviour::new(identify::Behaviour::new(config))
+    bounded_identify::Behaviour::new(identify::Behaviour::new(config), parts.processor.clone())
 }
 
 fn ping(interval: Duration) -> ping::Behaviour {

@@ -14,12 +14,15 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, swarm, tcp, yamux};
 use socket2::{Domain, Socket, Type};
 
+use crate::connection::processor::Processor;
 use crate::error::NetabaseError;
 use crate::event_loop::limits::QUIC_IDLE_MILLIS;
+use crate::platform;
 
 /// Returns the configuration of the swarm, with the executor of connection tasks.
-pub(super) fn swarm_config() -> swarm::Config {
-    swarm::Config::with_tokio_executor()
+pub(super) fn swarm_config(processor: Processor) -> swarm::Config {
+    // A task runs until its connection ends.
+    swarm::Config::with_executor(move |task| drop(platform::spawn(processor.metered(task))))
 }
 
 pub(super) fn transport(identity: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetabaseError> {

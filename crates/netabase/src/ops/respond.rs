@@ -5,6 +5,7 @@ use libp2p::PeerId;
 use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError};
 
 use crate::admission::{Admission, Offence, Source};
+use crate::connection::processor::Processor;
 use crate::dht::holders::View;
 use crate::outcome::VersionId;
 use crate::peers::score::{PeerScores, Throttle};
@@ -18,6 +19,7 @@ use crate::swarm::Parts;
 pub(crate) struct Responder {
     store: NetabaseStore,
     scores: PeerScores,
+    processor: Processor,
     admission: Admission,
     /// The most bytes of a response.
     limit: usize,
@@ -26,7 +28,7 @@ pub(crate) struct Responder {
 impl Responder {
     pub(crate) fn new(parts: &Parts, limit: usize) -> Self {
         let (store, scores) = (parts.store.clone(), parts.scores.clone());
-        Self { store, scores, admission: parts.admission(), limit }
+        Self { store, scores, processor: parts.processor.clone(), admission: parts.admission(), limit }
     }
 
     /// Returns the response, and the refused records of the peer. `view` is needed for a
@@ -47,11 +49,20 @@ impl Responder {
             }
             Ok(Request::Put(records)) => {
                 let answers = records.into_iter().map(|record| self.keep(peer, record, &mut refused));
-                Response::Put(answers.collect()).encode(limit)
+                let answers: Vec<PutAnswer> = answers.collect();
+                let is_kept = |answer: &&PutAnswer| matches!(answer, PutAnswer::Stored | PutAnswer::Known);
+                self.processor.was_useful(peer, answers.iter().filter(is_kept).count());
+                Response::Put(answers).encode(limit)
             }
             Ok(Request::Get(keys)) => {
                 let mut copies = GetResponse::new(limit);
-                keys.into_iter().all(|key| copies.push(signed(store, key).as_ref().map(Envelope::as_bytes)));
+                let mut found = 0;
+                keys.into_iter().all(|key| {
+                    let copy = signed(store, key);
+                    found += usize::from(copy.is_some());
+                    copies.push(copy.as_ref().map(Envelope::as_bytes))
+                });
+                self.processor.was_useful(peer, found);
                 copies.finish()
             }
             Ok(Request::Versions(keys)) => {

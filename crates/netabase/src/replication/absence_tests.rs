@@ -15,6 +15,7 @@ use netabase_store::{
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::config::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig};
+use crate::connection::processor::Processor;
 use crate::event_loop::command::Command;
 use crate::identity::Identity;
 use crate::limits::EVENT_CAPACITY;
@@ -108,6 +109,7 @@ impl Told {
             events: broadcast::channel(EVENT_CAPACITY).0,
             known_peers: None,
             scores,
+            processor: Processor::new(),
             other_roots: OtherRoots::new(None),
             standings: Standings::default(),
             traces: Traces::default(),

@@ -16,8 +16,8 @@ use crate::protocol::record::{Failure, Response};
 pub(crate) use crate::rpc::behaviour::Behaviour;
 use crate::rpc::budget::{ByteBudget, PeerBudget, Taken};
 use crate::rpc::limits::{
-    CHUNK_BYTES, FRAME_OVERHEAD_BYTES, MAX_CONCURRENT_STREAMS, MAX_DISCARDED_BYTES, MAX_INCOMING_BYTES,
-    MAX_TRACES_PER_REQUEST, REQUEST_TIMEOUT, SMALL_RESPONSE_BYTES,
+    CHUNK_BYTES, FRAME_OVERHEAD_BYTES, MAX_CONCURRENT_STREAMS, MAX_DISCARDED_BYTES, MAX_TRACES_PER_REQUEST,
+    REQUEST_TIMEOUT, SMALL_RESPONSE_BYTES,
 };
 use crate::telemetry::trace_context::{TRACE_CONTEXT_BYTES, TraceContext};
 
@@ -28,17 +28,17 @@ pub(crate) const MEANINGLESS: &str = "the answer does not belong to the request"
 pub(crate) type Event = request_response::Event<Frame, Frame>;
 
 /// Creates the behaviour of the protocol `name`, whose frames fit a record of the largest size.
-pub(crate) fn behaviour(name: StreamProtocol, max_value_bytes: usize) -> Behaviour {
-    framed(name, max_frame_bytes(max_value_bytes), MAX_INCOMING_BYTES)
+pub(crate) fn behaviour(name: StreamProtocol, max_value_bytes: usize, requests: ByteBudget) -> Behaviour {
+    framed(name, max_frame_bytes(max_value_bytes), requests)
 }
 
-/// Creates the behaviour of the protocol `name` with frames of at most `limit` bytes, and at most
-/// `all` bytes of requests in memory.
-pub(crate) fn framed(name: StreamProtocol, limit: usize, all: usize) -> Behaviour {
+/// Creates the behaviour of the protocol `name` with frames of at most `limit` bytes, whose requests
+/// have the memory `requests`.
+pub(crate) fn framed(name: StreamProtocol, limit: usize, requests: ByteBudget) -> Behaviour {
     let config = request_response::Config::default()
         .with_request_timeout(REQUEST_TIMEOUT)
         .with_max_concurrent_streams(MAX_CONCURRENT_STREAMS);
-    let codec = FrameCodec::new(limit, all);
+    let codec = FrameCodec::new(limit, requests);
     let connecting = Arc::clone(&codec.connecting);
     let requests = request_response::Behaviour::with_codec(codec, [(name, ProtocolSupport::Full)], config);
     Behaviour::new(requests, connecting)
@@ -137,10 +137,9 @@ pub struct FrameCodec {
 }
 
 impl FrameCodec {
-    /// Creates a codec with frames of at most `limit` bytes, and at most `all` bytes of requests in
-    /// memory.
-    fn new(limit: usize, all: usize) -> Self {
-        let budget = ByteBudget::new(all, limit);
+    /// Creates a codec with frames of at most `limit` bytes, whose requests have the memory
+    /// `budget`.
+    fn new(limit: usize, budget: ByteBudget) -> Self {
         Self { limit, budget, connecting: Arc::default(), of_peer: None }
     }
 }
@@ -269,7 +268,7 @@ async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rpc::limits::{MAX_OUTGOING_BYTES, PEER_SHARE};
+    use crate::rpc::limits::{MAX_INCOMING_BYTES, MAX_OUTGOING_BYTES, PEER_SHARE};
 
     fn framed(length: usize, bytes: &[u8]) -> Vec<u8> {
         [&u32::try_from(length).unwrap().to_be_bytes(), bytes].concat()
@@ -292,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_traces_of_a_request_are_in_front_of_its_frame() {
-        let codec = FrameCodec::new(1000, MAX_INCOMING_BYTES);
+        let codec = FrameCodec::new(1000, ByteBudget::new(MAX_INCOMING_BYTES, 1000));
         *codec.connecting.lock() = Some(PeerId::random());
         let (mut of_connection, protocol) = (codec.clone(), StreamProtocol::new("/test"));
         let traces: Vec<_> = (0..=MAX_TRACES_PER_REQUEST).map(|_| TraceContext::begin()).collect();
@@ -347,7 +346,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_connections_of_a_peer_share_its_room_for_requests() {
-        let codec = FrameCodec::new(1000, MAX_INCOMING_BYTES);
+        let codec = FrameCodec::new(1000, ByteBudget::new(MAX_INCOMING_BYTES, 1000));
         let protocol = StreamProtocol::new("/test");
         let bytes = [&[0][..], &framed(1000, &[0; 1000])].concat();
         assert!(
@@ -380,7 +379,7 @@ mod tests {
         let (budget, peers) =
             (ResponseBudget::new(MAX_OUTGOING_BYTES, 1000), [PeerId::random(), PeerId::random()]);
         let large = || vec![0; 2 * 1024 * 1024];
-        let held = [(); 4].map(|()| budget.frame(peers[0], large()));
+        let held = [(); 2].map(|()| budget.frame(peers[0], large()));
         assert!(held.iter().all(|frame| frame.bytes().is_ok_and(|bytes| bytes.len() > 1000)));
         let is_busy = |frame: Frame| {
             let busy = Frame::failure(Failure::Busy);

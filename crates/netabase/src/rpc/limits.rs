@@ -12,12 +12,12 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const MAX_CONCURRENT_STREAMS: usize = 64;
 /// The most bytes of a frame beyond one record of the largest size.
 pub(crate) const FRAME_OVERHEAD_BYTES: usize = 64 * 1024;
-/// The most bytes of peers' requests in memory, complete or being read. Further requests are
-/// answered with `Busy`.
-pub(crate) const MAX_INCOMING_BYTES: usize = 64 * 1024 * 1024;
-/// The most bytes of this node's responses in memory until they are sent. Further requests are
-/// answered with `Busy`.
-pub(crate) const MAX_OUTGOING_BYTES: usize = 64 * 1024 * 1024;
+/// The most bytes of peers' requests of all protocols in memory, complete or being read. Further
+/// requests are answered with `Busy`.
+pub(crate) const MAX_INCOMING_BYTES: usize = 32 * 1024 * 1024;
+/// The most bytes of this node's responses of all protocols in memory until they are sent. Further
+/// requests are answered with `Busy`.
+pub(crate) const MAX_OUTGOING_BYTES: usize = 40 * 1024 * 1024;
 /// One peer's share of the memory for requests or responses: an eighth, but at least one frame.
 pub(crate) const PEER_SHARE: usize = 8;
 /// The longest response that is sent even if the memory for responses is used up: one to a put of
@@ -42,15 +42,10 @@ pub(crate) const MAX_SHARED_QUESTIONS: usize = 64;
 /// The number of worker threads if the number of cores is unknown.
 pub(crate) const DEFAULT_WORKERS: usize = 2;
 
-/// The threads beyond the number of cores for peers whose requests have taken less than
-/// [`LIGHT_TIME`] lately, so that they do not wait for costly requests of others.
+/// The threads beyond the number of cores for peers that have taken less than [`LIGHT_TIME`] of
+/// the processor lately, so that they do not wait for costly requests of others.
 pub(crate) const LIGHT_WORKERS: usize = 1;
-pub(crate) const LIGHT_TIME: Duration = Duration::from_millis(50);
-/// The time after which half of the time that a peer's requests took is forgotten.
-pub(crate) const ACCOUNT_HALF_LIFE: Duration = Duration::from_secs(2);
-/// The most peers whose time is kept. The one with the least is dropped.
-pub(crate) const MAX_ACCOUNTS: usize = 1024;
-
+pub(crate) const LIGHT_TIME: Duration = Duration::from_millis(25);
 /// The most requests that wait for a thread, in total and of one peer. Further ones are answered
 /// with `Busy` at once.
 pub(crate) const REQUEST_LIMITS: Limits = Limits { waiting: 256, of_peer: 32 };

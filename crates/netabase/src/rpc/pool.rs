@@ -10,8 +10,9 @@ use std::time::Duration;
 use libp2p::PeerId;
 use tokio::task;
 
-use crate::platform::{self, Instant, JoinSet};
-use crate::rpc::limits::{ACCOUNT_HALF_LIFE, DEFAULT_WORKERS, LIGHT_TIME, LIGHT_WORKERS, MAX_ACCOUNTS};
+use crate::connection::processor::Processor;
+use crate::platform::{self, JoinSet};
+use crate::rpc::limits::{DEFAULT_WORKERS, LIGHT_TIME, LIGHT_WORKERS};
 
 /// The limits of queued work. Further work is refused at once.
 #[derive(Debug, Clone, Copy)]
@@ -43,40 +44,7 @@ pub(crate) struct Pool<Job, Done> {
     running: JoinSet<(Option<Done>, Duration)>,
     /// The peers whose jobs are running.
     running_of: Vec<(task::Id, PeerId)>,
-    accounts: Accounts,
-}
-
-/// The time that the jobs of each peer have taken lately.
-#[derive(Debug, Default)]
-struct Accounts(HashMap<PeerId, Account>);
-
-#[derive(Debug, Clone, Copy)]
-struct Account {
-    time: Duration,
-    at: Instant,
-}
-
-impl Account {
-    /// Returns the time, of which half is forgotten after each [`ACCOUNT_HALF_LIFE`].
-    fn left(&self, now: Instant) -> Duration {
-        let lives = now.saturating_duration_since(self.at).as_secs_f64() / ACCOUNT_HALF_LIFE.as_secs_f64();
-        self.time.mul_f64((-lives).exp2())
-    }
-}
-
-impl Accounts {
-    fn of(&self, peer: &PeerId, now: Instant) -> Duration {
-        self.0.get(peer).map_or(Duration::ZERO, |account| account.left(now))
-    }
-
-    fn charge(&mut self, peer: PeerId, time: Duration, now: Instant) {
-        let time = self.of(&peer, now) + time;
-        if self.0.len() >= MAX_ACCOUNTS && !self.0.contains_key(&peer) {
-            let least = self.0.iter().min_by_key(|(_, account)| account.left(now)).map(|(peer, _)| *peer);
-            least.and_then(|least| self.0.remove(&least));
-        }
-        self.0.insert(peer, Account { time, at: now });
-    }
+    processor: Processor,
 }
 
 impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
@@ -84,11 +52,12 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
     pub(crate) fn new(
         limits: Limits,
         order: Order,
+        processor: Processor,
         work: impl Fn(PeerId, Job) -> Option<Done> + Send + Sync + 'static,
     ) -> Self {
         let workers = platform::parallelism().map_or(DEFAULT_WORKERS, NonZeroUsize::get);
-        let (waiting, running, running_of, accounts) = Default::default();
-        Self { work: Arc::new(work), limits, order, workers, waiting, running, running_of, accounts }
+        let (waiting, running, running_of) = Default::default();
+        Self { work: Arc::new(work), limits, order, workers, waiting, running, running_of, processor }
     }
 
     /// Queues a job of a peer. If a limit is reached, returns the job that is not carried out: this
@@ -132,7 +101,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
             };
             if let Some(place) = self.running_of.iter().position(|(running, _)| *running == id) {
                 let (_, peer) = self.running_of.swap_remove(place);
-                self.accounts.charge(peer, time, platform::now());
+                self.processor.charge(peer, time);
             }
             self.start_waiting();
             if let Some(done) = done {
@@ -148,11 +117,11 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
 
     fn start_waiting(&mut self) {
         while let Some((peer, job)) = self.next_waiting() {
-            let work = Arc::clone(&self.work);
+            let (work, processor) = (Arc::clone(&self.work), self.processor.clone());
             let task = self.running.spawn_blocking(move || {
-                let begun = platform::now();
+                let begin = processor.begin();
                 let done = work(peer, job);
-                (done, platform::since(begun))
+                (done, begin.elapsed())
             });
             self.running_of.push((task.id(), peer));
         }
@@ -165,7 +134,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
             Order::Fair if running >= self.workers + LIGHT_WORKERS => return None,
             Order::Fair => {
                 let (now, all) = (platform::now(), running < self.workers);
-                let time_of = |peer| self.accounts.of(peer, now) + self.running_time(peer);
+                let time_of = |peer| self.processor.taken(peer, now) + self.running_time(peer);
                 let waiting = self.waiting.iter().enumerate();
                 let times = waiting.map(|(place, (peer, _))| (time_of(peer), place));
                 let (_, place) = times.min().filter(|(time, _)| all || *time < LIGHT_TIME)?;
@@ -207,7 +176,7 @@ mod tests {
         let (mut pool, release) = held(Limits { waiting: 9, of_peer: 9 }, Order::Fair);
         let [greedy, other, third] = [(); 3].map(|()| PeerId::random());
         pool.workers = 1;
-        pool.accounts.charge(greedy, 2 * LIGHT_TIME, platform::now());
+        pool.processor.charge(greedy, 2 * LIGHT_TIME);
         for (peer, job) in [(greedy, 0), (greedy, 2), (other, 4), (greedy, 6), (third, 8)] {
             pool.offer(peer, job).unwrap();
         }
@@ -237,18 +206,6 @@ mod tests {
         drop(release);
     }
 
-    #[test]
-    fn time_is_forgotten_by_halves_and_few_accounts_are_kept() {
-        let (mut accounts, peer, now) = (Accounts::default(), PeerId::random(), platform::now());
-        accounts.charge(peer, Duration::from_secs(8), now);
-        assert_eq!(accounts.of(&peer, now + 3 * ACCOUNT_HALF_LIFE), Duration::from_secs(1));
-        for _ in 0..2 * MAX_ACCOUNTS {
-            accounts.charge(PeerId::random(), Duration::from_millis(1), now);
-        }
-        assert_eq!(accounts.0.len(), MAX_ACCOUNTS);
-        assert_eq!(accounts.of(&peer, now), Duration::from_secs(8), "the least go");
-    }
-
     /// Returns a pool whose jobs end when they are told to.
     fn held(limits: Limits, order: Order) -> (Pool<u8, u8>, SyncSender<()>) {
         let (release, released): (_, Receiver<()>) = sync_channel(10);
@@ -257,7 +214,7 @@ mod tests {
             released.lock().recv().ok();
             (job % 2 == 0).then_some(job)
         };
-        (Pool::new(limits, order, work), release)
+        (Pool::new(limits, order, Processor::new(), work), release)
     }
 
     #[tokio::test]
@@ -280,7 +237,7 @@ mod tests {
     #[tokio::test]
     async fn work_that_panics_is_not_in_the_way_of_other_work() {
         let work = |_, job| if job == 1 { panic!("injected") } else { Some(job) };
-        let mut pool = Pool::new(Limits { waiting: 9, of_peer: 9 }, Order::OfPeer, work);
+        let mut pool = Pool::new(Limits { waiting: 9, of_peer: 9 }, Order::OfPeer, Processor::new(), work);
         let peer = PeerId::random();
         assert_eq!([1, 2].map(|job| pool.offer(peer, job)), [Ok(()); 2]);
         assert_eq!(pool.next().await, 2);

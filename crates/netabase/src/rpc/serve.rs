@@ -4,8 +4,10 @@ use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
 
 use crate::admission::Offence;
-use crate::blobs::limits::{MAX_BLOB_FRAME_BYTES, MAX_BLOB_OUTGOING_BYTES};
+use crate::blobs::limits::MAX_BLOB_FRAME_BYTES;
 use crate::blobs::respond as blobs;
+use crate::connection::limits::USEFUL_BYTES;
+use crate::connection::processor::Processor;
 use crate::dht::holders::View;
 use crate::ops::respond as records;
 use crate::protocol::record::Failure;
@@ -49,7 +51,7 @@ struct Responders {
     sync: sync::Responder,
     blobs: blobs::Responder,
     budget: ResponseBudget,
-    blob_budget: ResponseBudget,
+    processor: Processor,
 }
 
 /// Creates the pool that answers peers, with at most `limit` bytes of records in one response.
@@ -59,10 +61,11 @@ pub(crate) fn server(parts: &Parts, limit: usize) -> Server {
         query: query::Responder::new(parts, limit),
         sync: sync::Responder::new(parts),
         blobs: blobs::Responder::new(parts),
-        budget: ResponseBudget::new(MAX_OUTGOING_BYTES, limit),
-        blob_budget: ResponseBudget::new(MAX_BLOB_OUTGOING_BYTES, MAX_BLOB_FRAME_BYTES),
+        budget: ResponseBudget::new(MAX_OUTGOING_BYTES, limit.max(MAX_BLOB_FRAME_BYTES)),
+        processor: parts.processor.clone(),
     };
-    Pool::new(REQUEST_LIMITS, Order::Fair, move |peer, incoming| responders.carry_out(peer, incoming))
+    let work = move |peer, incoming| responders.carry_out(peer, incoming);
+    Pool::new(REQUEST_LIMITS, Order::Fair, parts.processor.clone(), work)
 }
 
 impl Responders {
@@ -79,8 +82,11 @@ impl Responders {
             Protocol::Sync => self.sync.answer(peer, request.bytes()),
             Protocol::Blobs => (self.blobs.answer(peer, &request), Vec::new()),
         };
-        let budget = if protocol == Protocol::Blobs { &self.blob_budget } else { &self.budget };
-        let response = budget.frame(peer, answer);
+        // The responder of records counts them.
+        if protocol != Protocol::Records {
+            self.processor.was_useful(peer, answer.len() / USEFUL_BYTES);
+        }
+        let response = self.budget.frame(peer, answer);
         serving.end(&response);
         Some(Done { peer, channel, response, refused })
     }

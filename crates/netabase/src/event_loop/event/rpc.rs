@@ -7,6 +7,7 @@ use libp2p::kad::PeerInfo;
 use libp2p::request_response::{Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
 use netabase_store::{Envelope, RecordKey, Refusal};
 
+use crate::connection::limits::USEFUL_BYTES;
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Reply, answer};
 use crate::outcome::WriteAnswer;
@@ -26,10 +27,14 @@ impl EventLoop {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
                 self.heard_of(peer);
-                self.on_request(protocol, peer, request, channel);
+                let processor = self.rpc.processor.clone();
+                processor.time(peer, || self.on_request(protocol, peer, request, channel));
             }
             Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
                 self.heard_of(peer);
+                self.rpc
+                    .processor
+                    .was_useful(peer, response.bytes().map_or(0, <[u8]>::len).div_ceil(USEFUL_BYTES));
                 self.on_response(protocol, peer, request_id, response);
             }
             Event::OutboundFailure { peer, request_id, error, .. } => {

@@ -9,10 +9,12 @@ use libp2p::core::upgrade;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, Transport, noise, swarm, websocket_websys, yamux};
 
+use crate::connection::processor::Processor;
 use crate::error::NetabaseError;
 
 /// Returns the configuration of the swarm, with the executor of connection tasks.
-pub(super) fn swarm_config() -> swarm::Config {
+/// Nobody connects to a browser, so that its tasks are not timed.
+pub(super) fn swarm_config(_: Processor) -> swarm::Config {
     swarm::Config::with_wasm_executor()
 }
 

@@ -25,6 +25,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 use parking_lot::Mutex;
 
+use crate::connection::processor::Processor;
 use crate::error::NetabaseError;
 use crate::peers::score::PeerScores;
 use crate::platform::{self};
@@ -46,6 +47,7 @@ type Gossip = gossipsub::Behaviour<Gate, MaxCountSubscriptionFilter<Topics>>;
 pub struct Behaviour {
     gossip: Gossip,
     gate: Gate,
+    processor: Processor,
 }
 
 impl Behaviour {
@@ -53,6 +55,7 @@ impl Behaviour {
         protocol: String,
         live: Live,
         scores: PeerScores,
+        processor: Processor,
         registry: &mut Registry,
     ) -> Result<Self, NetabaseError> {
         let config = gossipsub::ConfigBuilder::default()
@@ -99,7 +102,7 @@ impl Behaviour {
         let mut counted = MetricsConfig::default();
         (counted.max_topics, counted.max_never_subscribed_topics) = (0, 0);
         let gossip = gossip.map_err(NetabaseError::network)?.with_metrics(registry, counted);
-        Ok(Self { gossip, gate })
+        Ok(Self { gossip, gate, processor })
     }
 
     /// Sets the subscriptions to `topics`.
@@ -292,7 +295,7 @@ impl NetworkBehaviour for Behaviour {
         event: THandlerOutEvent<Self>,
     ) {
         self.gate.0.lock().sender = Some(peer);
-        self.gossip.on_connection_handler_event(peer, connection, event);
+        self.processor.time(peer, || self.gossip.on_connection_handler_event(peer, connection, event));
         self.gate.0.lock().sender = None;
     }
 

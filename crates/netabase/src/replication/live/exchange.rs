@@ -65,7 +65,7 @@ impl Exchange {
     pub(crate) fn new(parts: &Parts) -> Self {
         let live = parts.live.clone();
         live.want_nothing();
-        let judges = judges(live.clone(), parts.store.clone(), parts.admission());
+        let judges = judges(live.clone(), parts.store.clone(), parts.admission(), parts.processor.clone());
         let (subscribed, fetches, fetching, overran) = Default::default();
         Self { live, judges, subscribed, fetches, fetching, overran, notice: None }
     }

@@ -9,6 +9,7 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope, Timesta
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::admission::{Admission, Offence, Severity, Source};
+use crate::connection::processor::Processor;
 use crate::ops::answers;
 use crate::platform;
 use crate::protocol::live::Message;
@@ -74,7 +75,7 @@ struct Judge {
 }
 
 /// Creates the pool that judges messages.
-pub(super) fn judges(live: Live, store: NetabaseStore, admission: Admission) -> Judges {
+pub(super) fn judges(live: Live, store: NetabaseStore, admission: Admission, processor: Processor) -> Judges {
     let judge = Judge {
         live,
         store,
@@ -83,7 +84,7 @@ pub(super) fn judges(live: Live, store: NetabaseStore, admission: Admission) -> 
         outside: Mutex::new(LruCache::with_hasher(MAX_JUDGED, platform::random_hasher())),
         turns: std::array::from_fn(|_| Mutex::new(())),
     };
-    Pool::new(JUDGE_LIMITS, Order::OfPeer, move |peer, job| Some(judge.judge(peer, job)))
+    Pool::new(JUDGE_LIMITS, Order::OfPeer, processor, move |peer, job| Some(judge.judge(peer, job)))
 }
 
 /// The verdict on one record of a message.

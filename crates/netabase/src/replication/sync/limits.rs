@@ -6,10 +6,8 @@ use netabase_store::replica::SyncItem;
 
 use crate::protocol::limits::{MAX_NEED_IDS, MAX_NEEDS, MAX_SYNC_RECORDS};
 use crate::rpc::backoff::Backoff;
-use crate::rpc::limits::PEER_SHARE;
+use crate::rpc::limits::{MAX_INCOMING_BYTES, PEER_SHARE};
 
-/// The most bytes of peers' requests in memory.
-pub(crate) const MAX_SYNC_INCOMING_BYTES: usize = 32 * 1024 * 1024;
 /// The most bytes of a frame, unless one record is larger.
 pub const SYNC_FRAME_BYTES: usize = 1024 * 1024;
 
@@ -115,7 +113,7 @@ pub(crate) const REMEMBERED_FOR: Duration = SESSION_BACKOFF.max;
 pub(crate) const MAX_GONE: usize = 1024;
 
 // Several peers ask concurrently.
-const _: () = assert!(PEER_SHARE * SYNC_FRAME_BYTES <= MAX_SYNC_INCOMING_BYTES);
+const _: () = assert!(PEER_SHARE * SYNC_FRAME_BYTES <= MAX_INCOMING_BYTES);
 const _: () = assert!(FRAME_RESERVE < SYNC_FRAME_BYTES);
 // The ids of one fetch fit into its ranges.
 const _: () = assert!(MAX_NEED_IDS <= MAX_IDS_PER_FETCH && MAX_IDS_PER_FETCH <= MAX_NEEDS * MAX_NEED_IDS);
