@@ -124,8 +124,8 @@ impl EventLoop {
     }
 
     /// Forgets what was seen of peers that are neither connected nor in the routing table, and
-    /// dials some of those that have left without ever having been reached: they stay in the table
-    /// if they are.
+    /// dials some that were never reached: those that have left, which stay in the table if they
+    /// are, and connected ones that claim other hosts than that of their connection.
     fn look_after_servers(&mut self) {
         let routed: HashSet<PeerId> = self.routed().into_iter().map(|(peer, _)| peer).collect();
         let swarm = &self.swarm;
@@ -133,6 +133,14 @@ impl EventLoop {
         let unproven = routed.into_iter().filter(|peer| !self.dht.servers.is_proven(peer));
         let unproven = self.not_left_alone(unproven.collect(), 0, MAX_CLAIM_DIALS);
         self.dht.dials.add(unproven);
+        for (peer, claimed) in self.dht.servers.take_claims(MAX_CLAIM_DIALS) {
+            if self.swarm.is_connected(&peer) {
+                // The connection that it has does not show that it can be reached.
+                self.begin_dial_if(PeerCondition::NotDialing, peer, claimed, None).unwrap_or_else(|error| {
+                    tracing::debug!(%error, %peer, "cannot dial");
+                });
+            }
+        }
     }
 
     /// Returns the first `most` of the peers that are not connected: `eager` of them in any case,
@@ -196,14 +204,21 @@ impl EventLoop {
         addresses: Vec<Multiaddr>,
         reply: Option<Reply<()>>,
     ) -> Result<(), DialError> {
+        self.begin_dial_if(PeerCondition::Disconnected, peer, addresses, reply)
+    }
+
+    fn begin_dial_if(
+        &mut self,
+        condition: PeerCondition,
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+        reply: Option<Reply<()>>,
+    ) -> Result<(), DialError> {
         self.swarm.behaviour_mut().backoff.let_through(&peer);
         // From a new port: two nodes that dial each other simultaneously from their listen ports
         // make a single TCP connection, in which each of them believes to be the dialler.
-        let options = DialOpts::peer_id(peer)
-            .condition(PeerCondition::Disconnected)
-            .addresses(addresses)
-            .allocate_new_port()
-            .build();
+        let options =
+            DialOpts::peer_id(peer).condition(condition).addresses(addresses).allocate_new_port().build();
         let connection = options.connection_id();
         match self.swarm.dial(options) {
             Ok(()) => {

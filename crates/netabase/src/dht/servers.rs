@@ -1,9 +1,10 @@
 //! Peers as this node has seen them itself: the hosts that they have connected from, and the
 //! addresses at which it has reached them.
 //!
-//! Peers claim addresses freely. While a peer is connected its claims cost nothing, since nobody
-//! dials it. When it leaves, those that nothing has shown to be its own are forgotten, so that
-//! nobody fills the routing table with peers that do not exist, or makes this node dial others.
+//! Peers claim addresses freely. The routing table tells others of a peer that was never reached at
+//! the hosts alone that it has connected from. Its claims of other hosts are tried if it stays, and
+//! forgotten when it leaves, so that nobody fills the routing table with peers that do not exist, or
+//! makes this node and others dial hosts of its choice.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -29,6 +30,8 @@ struct Server {
     is_named: bool,
     /// Whether it serves the hash table of this network.
     serves: bool,
+    /// Addresses at other hosts that it claims, until it was reached.
+    claimed: Vec<Multiaddr>,
 }
 
 /// The host of an address.
@@ -59,7 +62,21 @@ impl Servers {
         }
         if is_outgoing {
             push(&mut server.reached, without_peer(remote));
+            server.claimed.clear();
         }
+    }
+
+    /// Keeps the addresses at other hosts that a connected peer claims, if it was never reached.
+    pub(crate) fn claims(&mut self, peer: &PeerId, claimed: Vec<Multiaddr>) {
+        if let Some(server) = self.0.get_mut(peer) {
+            server.claimed = claimed;
+        }
+    }
+
+    /// Takes the claims of some peers that serve the hash table.
+    pub(crate) fn take_claims(&mut self, most: usize) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        let serving = self.0.iter_mut().filter(|(_, server)| server.serves && !server.claimed.is_empty());
+        serving.take(most).map(|(peer, server)| (*peer, std::mem::take(&mut server.claimed))).collect()
     }
 
     /// Records that the user or the configuration has named a peer.

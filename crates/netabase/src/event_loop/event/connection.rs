@@ -130,6 +130,10 @@ impl EventLoop {
         error: &DialError,
     ) {
         if let Some(peer) = peer {
+            if self.swarm.is_connected(&peer) {
+                // Another address may lead nowhere.
+                self.swarm.behaviour_mut().backoff.allow(&peer);
+            }
             self.forget_dead_peer(peer);
             let failed = || NetabaseError::NotReached { peer, reason: reason(error).into() };
             self.on_dial_ended(connection, Err(&failed));

@@ -83,8 +83,9 @@ impl EventLoop {
 
     /// Returns the addresses at which this node has reached a peer, and those of its claimed
     /// addresses that can be its own: none of this node's, none with a smaller reach than the
-    /// address of the connection, and few at other hosts than those of its connections.
-    fn believable(&self, peer: PeerId, claimed: &[Multiaddr]) -> Vec<Multiaddr> {
+    /// address of the connection, and few at other hosts than those of its connections. Those of a
+    /// peer that was never reached wait until it was.
+    fn believable(&mut self, peer: PeerId, claimed: &[Multiaddr]) -> Vec<Multiaddr> {
         let behaviour = self.swarm.behaviour();
         let narrowest = behaviour.connections.scope_of(&peer);
         let claimed = claimed
@@ -92,10 +93,16 @@ impl EventLoop {
             .filter(|address| is_believable(address, peer, narrowest) && !behaviour.kad.is_own(address));
         let (own, elsewhere): (Vec<&Multiaddr>, Vec<&Multiaddr>) =
             claimed.partition(|address| self.dht.servers.is_at(&peer, address));
-        let claimed = own.into_iter().chain(elsewhere.into_iter().take(MAX_CLAIMED_ADDRESSES));
+        let mut elsewhere: Vec<Multiaddr> =
+            elsewhere.into_iter().take(MAX_CLAIMED_ADDRESSES).cloned().collect();
         let reached = behaviour.connections.reached_at(&peer).into_iter();
+        let mut believable: Vec<Multiaddr> = reached.chain(own.into_iter().cloned()).collect();
+        if self.dht.servers.is_proven(&peer) {
+            believable.append(&mut elsewhere);
+        }
+        self.dht.servers.claims(&peer, elsewhere);
         // The routing table stores every address with the peer's id at the end.
-        reached.chain(claimed.cloned()).filter_map(|address| address.with_p2p(peer).ok()).collect()
+        believable.into_iter().filter_map(|address| address.with_p2p(peer).ok()).collect()
     }
 
     /// Adds an address of a peer to the routing table. If the peer's bucket is full, the address
