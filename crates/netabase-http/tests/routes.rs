@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use common::{Served, config, message, node};
+use common::{ChatDefinition, Served, config, message, node, node_config};
 use futures::{StreamExt, stream};
 use netabase::health::ConnectionInfo;
 use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig};
@@ -34,7 +34,11 @@ fn value(text: &str) -> Value {
 
 /// Returns two nodes that are connected, the second one served, too.
 async fn pair() -> (Served, Served) {
-    let (one, two) = (node(), node());
+    connected(node(), node()).await
+}
+
+/// Starts, serves and connects two nodes.
+async fn connected(one: Netabase<ChatDefinition>, two: Netabase<ChatDefinition>) -> (Served, Served) {
     one.start_swarm().await.unwrap();
     two.start_swarm().await.unwrap();
     let (one, two) = (Served::with(one, config()).await, Served::with(two, config()).await);
@@ -147,6 +151,38 @@ async fn authors_are_listed_refused_and_removed() {
     }
     assert_eq!(slug(&one.client.put(&refusal, &json!({}), None).await.unwrap_err()), "not-allowed");
     assert_eq!(slug(&one.client.delete("/v1/authors/me", None).await.unwrap_err()), "bad-parameter");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authors_whose_records_come_too_fast_are_named() {
+    let limit = NetabaseConfig { author_records_per_second: 1, author_record_burst: 1, ..node_config() };
+    let (one, two) = connected(node(), Netabase::new_with_config(limit).unwrap()).await;
+    let author = one.netabase.store().author().unwrap().to_string();
+    let warnings = async || {
+        let status = two.client.get("/v1/status").await.unwrap().json;
+        let warnings = status["warnings"].as_array().unwrap().clone();
+        warnings.into_iter().filter(|warning| warning["kind"] == "author_rate").collect::<Vec<_>>()
+    };
+    assert_eq!(two.client.get("/v1/authors").await.unwrap().json["fast"], json!([]));
+    assert_eq!(warnings().await, [] as [Value; 0]);
+    let mut refused = 0;
+    for id in 0.. {
+        let record = json!({ "id": id.to_string(), "room": "general", "text": "fast" });
+        let path = format!("/v1/models/Message/records/{id}");
+        let outcome = one.client.put(&path, &record, None).await.unwrap().json;
+        if outcome["peers"][0]["answer"] == "refused" {
+            refused += 1;
+        }
+        if refused == 3 {
+            break;
+        }
+    }
+    let listed = two.client.get("/v1/authors").await.unwrap().json;
+    assert_eq!(listed["fast"], json!([{ "author": author, "refused": 3 }]));
+    assert_eq!(listed["records_per_second"], json!(1));
+    let warnings = warnings().await;
+    assert_eq!((&warnings[0]["reason"], &warnings[0]["count"]), (&json!("too_fast"), &json!(3)));
+    assert!(warnings[0]["message"].as_str().unwrap().contains(&author), "{warnings:?}");
 }
 
 #[tokio::test]

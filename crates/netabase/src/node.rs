@@ -30,6 +30,7 @@ use crate::limits::{CONFIRM_TIMEOUT, EVENT_CAPACITY, HOLDER_TIMEOUT};
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
 };
+use crate::peers::authors::AuthorRates;
 use crate::peers::connections::ConnectionInfo;
 use crate::peers::other_roots::{OtherRoot, OtherRoots};
 use crate::peers::presence::Presence;
@@ -193,6 +194,7 @@ impl Node {
         let parts = Parts {
             network,
             known_peers: beside.map(|path| known_peers::path_beside(path).into()),
+            author_rates: AuthorRates::new(&config),
             config: Arc::new(config),
             scores,
             other_roots: OtherRoots::new(root),
@@ -608,6 +610,15 @@ impl Node {
     /// Returns the refused authors, in the order of their bytes.
     pub fn refused_authors(&self) -> Vec<Author> {
         self.store().replica().refused_authors()
+    }
+
+    /// Returns the authors of whom peers have sent new records faster than
+    /// [`author_records_per_second`](NetabaseConfig::author_records_per_second) in the last ten
+    /// minutes, each with the number of refused records, the largest first.
+    ///
+    /// Peers offer the records again. The author's name on a refused record is unproved.
+    pub fn fast_authors(&self) -> Vec<(Author, u64)> {
+        self.inner.parts.author_rates.refused()
     }
 
     /// Removes the stored records of an author from this node alone, without tombstones; returns

@@ -285,7 +285,9 @@ fn node_schemas() -> Vec<(&'static str, Value)> {
             object([
                 ("authors", list(reference("Author"))),
                 ("refused", list(hash())),
+                ("fast", list(object([("author", hash()), ("refused", number())]))),
                 ("max_author_bytes", number()),
+                ("records_per_second", number()),
             ]),
         ),
         ("Refused", object([("author", hash()), ("refused", flag()), ("changed", flag())])),

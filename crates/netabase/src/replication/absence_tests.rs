@@ -18,6 +18,7 @@ use crate::config::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig};
 use crate::event_loop::command::Command;
 use crate::identity::Identity;
 use crate::limits::EVENT_CAPACITY;
+use crate::peers::authors::AuthorRates;
 use crate::peers::other_roots::OtherRoots;
 use crate::peers::presence::Presence;
 use crate::peers::score::PeerScores;
@@ -108,6 +109,7 @@ impl Told {
             events: broadcast::channel(EVENT_CAPACITY).0,
             known_peers: None,
             scores,
+            author_rates: AuthorRates::default(),
             other_roots: OtherRoots::new(None),
             standings: Standings::default(),
             traces: Traces::default(),

@@ -196,6 +196,10 @@ impl Responder {
             }
         };
         let answers: Vec<_> = records.iter().map(&mut take).collect();
+        if answers.contains(&PutAnswer::Refused(Refusal::TooFast)) {
+            // This node fetches them at its own pace.
+            self.overrun.add(peer);
+        }
         let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
         let received = u64::try_from(stored).unwrap_or(u64::MAX);
         self.replications.count(scope, &SyncReport { received, ..SyncReport::default() });
