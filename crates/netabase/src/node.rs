@@ -597,14 +597,19 @@ impl Node {
         Ok(is_new)
     }
 
-    /// Takes records of an author again; returns whether the author was refused. Peers send the
-    /// author's records again when they next compare theirs with this node's.
+    /// Takes records of an author again; returns whether the author was refused. Scopes that this
+    /// node [replicates](Self::replicate) are compared with their holders at once; other records of
+    /// the author come when peers next compare theirs with this node's.
     ///
     /// Returns when the list is on the disk. An author in
     /// [`refused_authors`](netabase_store::StoreOptions::refused_authors) of the settings is
     /// refused again at the next start.
     pub async fn allow_author(&self, author: Author) -> Result<bool, NetabaseError> {
-        self.on_store(move |store| store.replica().allow_author(author)).await
+        let is_change = self.on_store(move |store| store.replica().allow_author(author)).await?;
+        if is_change {
+            self.inner.parts.replications.fetch_refused_again();
+        }
+        Ok(is_change)
     }
 
     /// Returns the refused authors, in the order of their bytes.

@@ -122,3 +122,22 @@ async fn a_replica_fetches_live_changes_that_come_too_fast() {
     }
     assert!(!node.fast_authors().is_empty(), "some came too fast");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_fetches_the_records_of_an_author_that_is_allowed_again() {
+    let writer = started(without_repair(memory_config())).await;
+    let author = writer.store().author().unwrap();
+    let node = started(without_repair(config_knowing(&writer))).await;
+    knows_peers(&writer, 1).await;
+    assert!(node.refuse_author(author).await.unwrap());
+    for id in 0..3 {
+        writer.put_record(note(id, "refused")).await.unwrap();
+    }
+    let replication = node.replicate(Scope::model::<Note>()).unwrap();
+    replication.caught_up().await.unwrap();
+    assert!(replication.statistics().refused >= 3, "{:?}", replication.statistics());
+
+    assert!(node.allow_author(author).await.unwrap());
+    within_deadline("the records of the allowed author", replication.caught_up()).await.unwrap();
+    assert_eq!(node.store().open_tree::<Note>().unwrap().len().unwrap(), 3);
+}
