@@ -237,7 +237,7 @@ settings! {
     author_records_per_second: u32 = NetabaseConfig::default().author_records_per_second, "authors.records_per_second", "NETABASE_AUTHORS_RECORDS_PER_SECOND",
         "The most new records of one author a second that peers may send, all together; 0 for no limit";
     author_record_burst: u32 = NetabaseConfig::default().author_record_burst, "authors.burst", "NETABASE_AUTHORS_BURST",
-        "The most new records of a quiet author that peers may send in a burst";
+        "The most new records of a quiet author that peers may send in a burst; authors that write much at the same time share it";
 }
 
 impl Config {

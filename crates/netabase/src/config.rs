@@ -79,7 +79,8 @@ pub struct NetabaseConfig {
     /// those that it fetches to catch up, nor those of a closed network. Default: 256; 0 sets no
     /// limit.
     pub author_records_per_second: u32,
-    /// The most new records of a quiet author that peers may send in a burst. Default: 4096.
+    /// The most new records of a quiet author that peers may send in a burst. Authors that write
+    /// much at the same time share it, and each has 1024 of it at least. Default: 10,240.
     pub author_record_burst: u32,
     /// The timeout of every call that waits for the network. Default: 30 s.
     pub call_timeout: Duration,

@@ -13,9 +13,9 @@ use netabase_store::replica::AuthorLimit;
 use parking_lot::Mutex;
 
 use crate::config::NetabaseConfig;
-use crate::peers::limits::{AUTHOR_REFUSED_FOR, MAX_TRACKED_AUTHORS};
+use crate::peers::limits::{AUTHOR_REFUSED_FOR, MAX_TRACKED_AUTHORS, MIN_AUTHOR_BURST};
 use crate::platform::{self, Instant};
-use crate::rpc::token_bucket::TokenBucket;
+use crate::rpc::token_bucket::{TokenBucket, amount};
 
 /// The rates of all authors, shared by the sources of records. They outlive the swarm.
 #[derive(Debug, Clone, Default)]
@@ -25,8 +25,15 @@ pub(crate) struct AuthorRates(Option<Arc<Rates>>);
 struct Rates {
     per_second: u32,
     burst: u32,
+    authors: Mutex<Authors>,
+}
+
+#[derive(Debug)]
+struct Authors {
     /// The latest authors, the one without news for longest first.
-    authors: Mutex<LruCache<Author, Rate, RandomState>>,
+    rates: LruCache<Author, Rate, RandomState>,
+    /// Authors that have used more than the smallest share of a burst, as many as there are shares.
+    busy: Vec<Author>,
 }
 
 #[derive(Debug)]
@@ -42,7 +49,8 @@ impl AuthorRates {
     /// Makes the rates of a node; without a rate in the settings nothing is limited.
     pub(crate) fn new(config: &NetabaseConfig) -> Self {
         let (per_second, burst) = (config.author_records_per_second, config.author_record_burst);
-        let authors = Mutex::new(LruCache::with_hasher(MAX_TRACKED_AUTHORS, RandomState::new()));
+        let rates = LruCache::with_hasher(MAX_TRACKED_AUTHORS, RandomState::new());
+        let authors = Mutex::new(Authors { rates, busy: Vec::new() });
         Self((per_second > 0).then(|| Arc::new(Rates { per_second, burst, authors })))
     }
 
@@ -56,7 +64,7 @@ impl AuthorRates {
     pub(crate) fn refused(&self) -> Vec<(Author, u64)> {
         let Some(rates) = &self.0 else { return Vec::new() };
         let (authors, now) = (rates.authors.lock(), platform::now());
-        let refused = authors.iter().filter(|(_, rate)| rate.is_refused(now));
+        let refused = authors.rates.iter().filter(|(_, rate)| rate.is_refused(now));
         let mut refused: Vec<_> = refused.map(|(author, rate)| (*author, rate.refused)).collect();
         refused.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         refused
@@ -65,23 +73,56 @@ impl AuthorRates {
 
 impl Rates {
     fn of<T>(&self, author: Author, act: impl FnOnce(&mut Rate, Instant) -> T) -> T {
-        let (mut authors, now) = (self.authors.lock(), platform::now());
+        let mut authors = self.authors.lock();
+        let now = platform::now();
+        act(self.rate(&mut authors, author, now), now)
+    }
+
+    fn rate<'a>(&self, authors: &'a mut Authors, author: Author, now: Instant) -> &'a mut Rate {
         let full = || Rate {
             bucket: TokenBucket::new(self.per_second.into(), self.burst.into(), now),
             refused: 0,
             last: now,
         };
-        act(authors.entry(author).or_insert_with(full), now)
+        authors.rates.entry(author).or_insert_with(full)
+    }
+
+    /// The part of a burst that every author has, however many write much at the same time.
+    fn smallest_share(&self) -> f64 {
+        f64::from(self.burst.min(MIN_AUTHOR_BURST))
+    }
+
+    /// Returns whether an author has used more than the smallest share of a burst.
+    fn is_busy(&self, rate: &mut Rate, now: Instant) -> bool {
+        f64::from(self.burst) - rate.bucket.left(now) > self.smallest_share()
+    }
+
+    /// Returns the burst of an author: authors that write much at the same time share one.
+    fn share(&self, authors: &mut Authors, now: Instant) -> f64 {
+        let Authors { rates, busy } = authors;
+        busy.retain(|author| rates.peek_mut(author).is_some_and(|rate| self.is_busy(rate, now)));
+        (f64::from(self.burst) / amount(busy.len().max(1))).max(self.smallest_share())
     }
 }
 
 impl AuthorLimit for Rates {
     fn allows(&self, author: Author) -> bool {
-        self.of(author, |rate, now| rate.bucket.has(1.0, now))
+        let mut authors = self.authors.lock();
+        let now = platform::now();
+        let kept = f64::from(self.burst) - self.share(&mut authors, now);
+        self.rate(&mut authors, author, now).bucket.has(kept + 1.0, now)
     }
 
     fn count(&self, author: Author) {
-        self.of(author, |rate, now| rate.bucket.spend(1.0, now));
+        let mut authors = self.authors.lock();
+        let now = platform::now();
+        let rate = self.rate(&mut authors, author, now);
+        rate.bucket.spend(1.0, now);
+        let is_busy = self.is_busy(rate, now);
+        let shares = usize::try_from(self.burst / self.burst.min(MIN_AUTHOR_BURST)).unwrap_or(usize::MAX);
+        if is_busy && authors.busy.len() < shares && !authors.busy.contains(&author) {
+            authors.busy.push(author);
+        }
     }
 
     fn note_refused(&self, author: Author) {
@@ -128,6 +169,27 @@ mod tests {
         limit.note_refused(author(1));
         limit.note_refused(author(2));
         assert_eq!(rates.refused(), [(author(1), 2), (author(2), 1)]);
+    }
+
+    #[test]
+    fn authors_that_write_much_at_the_same_time_share_a_burst() {
+        const BURST: u32 = 8 * MIN_AUTHOR_BURST;
+        let rates = rates(1, BURST);
+        let limit = rates.limit().unwrap();
+        let write = |author, most: u32| {
+            let allowed = |_: &u32| limit.allows(author);
+            (0..most).take_while(allowed).inspect(|_| limit.count(author)).count()
+        };
+        // Alone, an author has all of it.
+        assert!(write(author(1), u32::MAX) >= BURST as usize);
+        // The second one has half, and the ninth no less than everybody has.
+        assert_eq!(write(author(2), u32::MAX), BURST as usize / 2);
+        (3..9).for_each(|number| assert!(write(author(number), u32::MAX) < BURST as usize / 2));
+        assert!(
+            (MIN_AUTHOR_BURST as usize..MIN_AUTHOR_BURST as usize + 10).contains(&write(author(9), u32::MAX))
+        );
+        // An author that writes little is not affected.
+        assert_eq!(write(author(10), 100), 100);
     }
 
     #[test]

@@ -78,8 +78,11 @@ pub const RECORD_BURST: u32 = 50_000;
 /// The default of the new records of one author a second that peers may send: as many as a node
 /// publishes of what was written without peers.
 pub(crate) const AUTHOR_RECORDS_PER_SECOND: u32 = 256;
-/// The default of the new records of a quiet author that peers may send in a burst.
-pub(crate) const AUTHOR_RECORD_BURST: u32 = 4096;
+/// The default of the new records of a quiet author that peers may send in a burst, which authors
+/// that write much at the same time share.
+pub(crate) const AUTHOR_RECORD_BURST: u32 = 10_240;
+/// The least burst of an author, however many write much at the same time.
+pub(crate) const MIN_AUTHOR_BURST: u32 = 1024;
 /// The most authors whose rates are kept. The one without news for longest is dropped first.
 pub(crate) const MAX_TRACKED_AUTHORS: usize = 4096;
 /// The time after the last refusal for which an author is reported as too fast.
@@ -137,6 +140,8 @@ const _: () = assert!(BAN.as_secs() < MAX_BAN.as_secs() && MAX_BAN.as_secs() < F
 const _: () = assert!(RECORDS_PER_SECOND <= RECORD_BURST);
 // One author gets a part of what a peer may send, so that a peer can pass on others' records.
 const _: () = assert!(AUTHOR_RECORDS_PER_SECOND < RECORDS_PER_SECOND && AUTHOR_RECORD_BURST < RECORD_BURST);
+// Several authors share a burst before they have the least.
+const _: () = assert!(MIN_AUTHOR_BURST * 2 <= AUTHOR_RECORD_BURST);
 // What a node publishes late is not refused for its rate.
 const _: () = assert!(
     REPUBLISH_BATCH as u64 * 1000 <= AUTHOR_RECORDS_PER_SECOND as u64 * REPUBLISH_PAUSE.as_millis() as u64

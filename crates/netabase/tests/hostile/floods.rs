@@ -79,9 +79,12 @@ async fn flood_with_records(
                 ..
             })) => flooded.add(&response, under_way.remove(&request_id).unwrap()),
             SwarmEvent::Behaviour(HostileEvent::Records(request_response::Event::OutboundFailure {
-                error,
+                request_id,
                 ..
-            })) => panic!("a request of the flood has no answer: {error}"),
+            })) => {
+                // The node may end a stream of many.
+                flooded.unseen += under_way.remove(&request_id).unwrap();
+            }
             _ => {}
         }
     }
@@ -163,6 +166,8 @@ async fn a_flood_of_a_few_authors_is_slowed_and_its_authors_are_named() {
         attack.tally.accepted += flooded.stored;
         attack.tally.sent += EACH;
     }
+    // They share a burst, whichever comes first.
+    assert!(attack.tally.accepted < attack.tally.sent * 3 / 5, "{:?}", attack.tally);
     let mut fast: Vec<_> = victim.fast_authors().into_iter().map(|(author, _)| author).collect();
     fast.sort();
     let mut authors: Vec<_> = (0..AUTHORS).map(|number| Author::of(&author(number))).collect();
