@@ -185,6 +185,39 @@ async fn authors_whose_records_come_too_fast_are_named() {
     assert!(warnings[0]["message"].as_str().unwrap().contains(&author), "{warnings:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_some_authors_is_full() {
+    let (one, two) = pair().await;
+    for id in 0..30 {
+        let served = if id < 20 { &one } else { &two };
+        let record = json!({ "id": format!("{id:02}"), "room": "general", "text": "text" });
+        served.client.put(&format!("/v1/models/Message/records/{id:02}"), &record, None).await.unwrap();
+    }
+    two.netabase.store().flush().unwrap();
+    let authors = [&one, &two].map(|served| served.netabase.store().author().unwrap().to_string());
+    let ids = async |query: &str| {
+        let page = two.client.get(&format!("/v1/models/Message/records?{query}")).await.unwrap().json;
+        let ids: Vec<_> =
+            page["records"].as_array().unwrap().iter().map(|record| record["key"].clone()).collect();
+        (ids, page)
+    };
+    for reach in ["local", "network"] {
+        let of_two = format!("room=general&scope={reach}&limit=5&authors={}", authors[1]);
+        let (found, page) = ids(&of_two).await;
+        assert_eq!(found, ["20", "21", "22", "23", "24"], "{reach}: {page}");
+        let (rest, page) = ids(&format!("{of_two}&cursor={}", page["next"].as_str().unwrap())).await;
+        assert_eq!(rest, ["25", "26", "27", "28", "29"], "{reach}: {page}");
+        let (both, _) = ids(&format!("scope={reach}&authors={},{}", authors[0], authors[1])).await;
+        assert_eq!(both.len(), 30);
+    }
+    let (_, page) = ids(&format!("scope=network&authors={}", authors[1])).await;
+    assert!(page["report"]["of_others"].as_u64().unwrap() >= 20, "{page}");
+    for wrong in ["members", "me", ""] {
+        let error = two.client.get(&format!("/v1/models/Message/records?authors={wrong}")).await.unwrap_err();
+        assert_eq!(slug(&error), "bad-parameter", "{wrong}");
+    }
+}
+
 #[tokio::test]
 async fn peers_are_listed_and_can_be_disconnected() {
     let (one, two) = pair().await;
@@ -319,7 +352,7 @@ async fn a_database_is_checked_and_backed_up_where_it_may_be() {
         mdns: MDNSDiscoveryConfig { enabled: false, ..Default::default() },
         ..NetabaseConfig::default()
     };
-    let netabase = Netabase::<common::ChatDefinition>::new_with_config(config_of_node).unwrap();
+    let netabase = Netabase::<ChatDefinition>::new_with_config(config_of_node).unwrap();
     let served = Served::with(netabase, config()).await;
     served.client.put(RECORD, &value("kept"), None).await.unwrap();
     let report = served.client.post("/v1/check", &json!({})).await.unwrap().json;

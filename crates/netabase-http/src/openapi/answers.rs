@@ -148,6 +148,7 @@ fn record_schemas() -> Vec<(&'static str, Value)> {
                 ("is_complete", flag()),
                 ("all_holders_found", flag()),
                 ("local_records", number()),
+                ("of_others", number()),
                 ("skipped", number()),
                 ("unreadable", number()),
                 (
