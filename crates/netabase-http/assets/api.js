@@ -189,6 +189,8 @@ async function call(method, path, { query, signal, patience = PATIENCE } = {}) {
 
 export const get = (path, options) => call('GET', path, options);
 export const post = (path, options) => call('POST', path, options);
+export const put = (path, options) => call('PUT', path, options);
+export const del = (path, options) => call('DELETE', path, options);
 
 /**
  * Takes the fields of server-sent events out of a stream of text; `give(event)` gets `{id, type, data}`, where

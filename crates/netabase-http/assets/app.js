@@ -1,6 +1,7 @@
 // The frame of the page: which view is shown, whether the node is there, colours, and the token.
 
 import { link, setToken } from './api.js';
+import { startAuthors } from './authors.js';
 import { byId, setText } from './dom.js';
 import { ago, line } from './format.js';
 import { startEvents } from './events.js';
@@ -9,7 +10,7 @@ import { routePeers, startPeers } from './peers.js';
 import { routeRecords, startRecords } from './records.js';
 import { state } from './state.js';
 
-const VIEWS = ['overview', 'peers', 'records', 'events'];
+const VIEWS = ['overview', 'peers', 'records', 'authors', 'events'];
 
 /** `#/view/part/part?query` in parts; what is malformed is the overview. */
 function location_() {
@@ -124,6 +125,7 @@ startKeys();
 startOverview();
 startPeers();
 startRecords(() => route(false));
+startAuthors();
 state.addEventListener('status', () => {
   setText(byId('network'), line(state.status.network, 40));
   setText(byId('foot-version'), `Netabase ${line(state.status.version, 40)}`);

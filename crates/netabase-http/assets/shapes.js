@@ -73,6 +73,28 @@ export function statusOf(answer, models) {
   };
 }
 
+/** The authors with the most bytes, then those who are only refused or too fast; and the rate of each, 0 for none. */
+export function authorsOf(answer) {
+  const fast = new Map((answer.fast ?? []).map(({ author, refused }) => [String(author), refused]));
+  const listed = (answer.authors ?? []).map((one) => ({
+    author: String(one.author),
+    own: Boolean(one.own),
+    refused: Boolean(one.refused),
+    records: one.records ?? 0,
+    tombstones: one.tombstones ?? 0,
+    bytes: one.bytes ?? 0,
+  }));
+  const known = new Set(listed.map(({ author }) => author));
+  const refused = new Set((answer.refused ?? []).map(String));
+  const others = [...new Set([...fast.keys(), ...refused])].filter((author) => !known.has(author))
+    .map((author) => ({ author, own: false, refused: refused.has(author), records: 0, tombstones: 0, bytes: 0 }));
+  const authors = [...listed, ...others].map((one) => ({ ...one, fast: fast.get(one.author) ?? 0 }));
+  return { authors, rate: answer.records_per_second ?? 0 };
+}
+
+/** How much of an author was removed, and whether it comes back. */
+export const removalOf = ({ records, tombstones, refused }) => ({ records, tombstones, isRefused: Boolean(refused) });
+
 /** What the database is made of, in parts: a title, and names with what is there. */
 export function sizesOf(answer) {
   const table = ({ count: entries, key_bytes: keys, value_bytes: values }) => `${count(entries)}, ${bytes(keys + values)}`;

@@ -9,7 +9,7 @@ const STATISTICS_EVERY = 2000;
 
 /** Dispatches `status`, `peers`, `statistics` and `view` when they have changed. */
 class State extends EventTarget {
-  /** The view that is shown: `overview`, `peers`, `records` or `events`. */
+  /** The view that is shown: `overview`, `peers`, `records`, `authors` or `events`. */
   view = '';
   status = null;
   peers = [];

@@ -22,9 +22,10 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 const INDEX: Asset = Asset::new("index.html", HTML, include_bytes!("../assets/index.html"));
-const ASSETS: [Asset; 18] = [
+const ASSETS: [Asset; 19] = [
     Asset::new("api.js", SCRIPT, include_bytes!("../assets/api.js")),
     Asset::new("app.js", SCRIPT, include_bytes!("../assets/app.js")),
+    Asset::new("authors.js", SCRIPT, include_bytes!("../assets/authors.js")),
     Asset::new("colours.js", SCRIPT, include_bytes!("../assets/colours.js")),
     Asset::new("dom.js", SCRIPT, include_bytes!("../assets/dom.js")),
     Asset::new("events.js", SCRIPT, include_bytes!("../assets/events.js")),

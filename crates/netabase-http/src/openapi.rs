@@ -476,6 +476,11 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
                 json!({ "enum": ["found", "newest"] }),
                 "With `scope=network`: `newest` also asks all holders for newer versions",
             ),
+            query(
+                "authors",
+                json!({ "type": "string", "pattern": "^(members|[0-9a-f]{64}(,[0-9a-f]{64})*)$" }),
+                "Only records of these authors: public keys with commas between, or `members`",
+            ),
             timeout(),
         ])
         .answers(200, &page)

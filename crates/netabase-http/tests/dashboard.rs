@@ -9,6 +9,9 @@ mod common;
 
 use browser::Browser;
 use common::*;
+use netabase::netabase_store::SigningKey;
+use netabase::schema::EncodedRecord;
+use netabase::{Author, Envelope, RecordKey, Timestamp};
 use netabase_http::ApiConfig;
 use serde_json::json;
 
@@ -213,10 +216,54 @@ async fn many_records_and_peers_stay_out_of_the_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_author_is_refused_allowed_and_removed() {
+    let Some((served, browser)) = looked_at(2).await else { return };
+    let flooder = SigningKey::from_bytes(&[7; 32]);
+    for id in 0..3 {
+        let flood = message(&format!("flood {id}"), "garden");
+        let (key, payload) = (
+            RecordKey::of(&MessagePrimaryKey(flood.id.clone())).unwrap(),
+            EncodedRecord::of(&flood).unwrap().payload,
+        );
+        let now = Timestamp::from_unix_millis(served.netabase.store().replica().clock().unix_millis());
+        let envelope = Envelope::sign(&flooder, &key, now, 0, Some(&payload));
+        served.netabase.store().replica().admit(key.as_bytes(), envelope.as_bytes()).unwrap();
+    }
+    served.netabase.store().flush().unwrap();
+    let author = Author::of(&flooder).to_string();
+    browser.open(&format!("http://{}/#/authors", served.address)).await;
+    let row = format!("document.querySelector('#author-table tr[data-key=\"{author}\"]')");
+    let column = |number: usize| format!("{row}?.children[{number}].textContent");
+    browser.until("its records are counted", &format!("{} === '3'", column(1))).await;
+    browser.picture("authors.png").await;
+    let own =
+        "document.querySelector('#author-table .tag').closest('tbody').textContent.includes('this node')";
+    browser.until("the node itself is named", own).await;
+
+    // Nothing happens at the first click.
+    let click = |act: &str| format!("{row}.querySelector('[data-act={act}]').click()");
+    browser.script(&click("remove")).await;
+    browser.until("it asks again", &format!("{row}.querySelector('[data-armed]') !== null")).await;
+    assert!(served.netabase.store().open_tree::<Message>().unwrap().len().unwrap() == 5);
+    browser.script(&click("remove")).await;
+    let said = |text: &str| format!("document.getElementById('authors-said').textContent.includes('{text}')");
+    browser.until("the records are removed", &said("Removed 3 records")).await;
+    assert!(served.netabase.store().open_tree::<Message>().unwrap().len().unwrap() == 2);
+
+    served.netabase.refuse_author(Author::of(&flooder)).await.unwrap();
+    browser.until("it is listed as refused", &format!("({})?.includes('refused')", column(0))).await;
+    browser.script(&click("allow")).await;
+    browser.until("it is allowed", &said("Allowed")).await;
+    assert_eq!(served.netabase.refused_authors(), []);
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_phone_needs_no_scrolling_sideways_and_the_dark_is_dark() {
     let Some((served, browser)) = looked_at(60).await else { return };
     browser.size(360, 740).await;
-    for view in ["overview", "peers", "records/Message", "records/Message/000001", "events"] {
+    for view in ["overview", "peers", "records/Message", "records/Message/000001", "authors", "events"] {
         browser.open(&format!("http://{}/#/{view}", served.address)).await;
         let name = view.replace('/', "-");
         browser.until(view, "document.documentElement.scrollWidth <= window.innerWidth && document.body.dataset.link === 'up'").await;

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use common::{Served, config, message, node};
+use common::{ChatDefinition, Served, config, message, node, node_config};
 use futures::{StreamExt, stream};
 use netabase::health::ConnectionInfo;
 use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig};
@@ -34,7 +34,11 @@ fn value(text: &str) -> Value {
 
 /// Returns two nodes that are connected, the second one served, too.
 async fn pair() -> (Served, Served) {
-    let (one, two) = (node(), node());
+    connected(node(), node()).await
+}
+
+/// Starts, serves and connects two nodes.
+async fn connected(one: Netabase<ChatDefinition>, two: Netabase<ChatDefinition>) -> (Served, Served) {
     one.start_swarm().await.unwrap();
     two.start_swarm().await.unwrap();
     let (one, two) = (Served::with(one, config()).await, Served::with(two, config()).await);
@@ -147,6 +151,71 @@ async fn authors_are_listed_refused_and_removed() {
     }
     assert_eq!(slug(&one.client.put(&refusal, &json!({}), None).await.unwrap_err()), "not-allowed");
     assert_eq!(slug(&one.client.delete("/v1/authors/me", None).await.unwrap_err()), "bad-parameter");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authors_whose_records_come_too_fast_are_named() {
+    let limit = NetabaseConfig { author_records_per_second: 1, author_record_burst: 1, ..node_config() };
+    let (one, two) = connected(node(), Netabase::new_with_config(limit).unwrap()).await;
+    let author = one.netabase.store().author().unwrap().to_string();
+    let warnings = async || {
+        let status = two.client.get("/v1/status").await.unwrap().json;
+        let warnings = status["warnings"].as_array().unwrap().clone();
+        warnings.into_iter().filter(|warning| warning["kind"] == "author_rate").collect::<Vec<_>>()
+    };
+    assert_eq!(two.client.get("/v1/authors").await.unwrap().json["fast"], json!([]));
+    assert_eq!(warnings().await, [] as [Value; 0]);
+    let mut refused = 0;
+    for id in 0.. {
+        let record = json!({ "id": id.to_string(), "room": "general", "text": "fast" });
+        let path = format!("/v1/models/Message/records/{id}");
+        let outcome = one.client.put(&path, &record, None).await.unwrap().json;
+        if outcome["peers"][0]["answer"] == "refused" {
+            refused += 1;
+        }
+        if refused == 3 {
+            break;
+        }
+    }
+    let listed = two.client.get("/v1/authors").await.unwrap().json;
+    assert_eq!(listed["fast"], json!([{ "author": author, "refused": 3 }]));
+    assert_eq!(listed["records_per_second"], json!(1));
+    let warnings = warnings().await;
+    assert_eq!((&warnings[0]["reason"], &warnings[0]["count"]), (&json!("too_fast"), &json!(3)));
+    assert!(warnings[0]["message"].as_str().unwrap().contains(&author), "{warnings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_some_authors_is_full() {
+    let (one, two) = pair().await;
+    for id in 0..30 {
+        let served = if id < 20 { &one } else { &two };
+        let record = json!({ "id": format!("{id:02}"), "room": "general", "text": "text" });
+        served.client.put(&format!("/v1/models/Message/records/{id:02}"), &record, None).await.unwrap();
+    }
+    two.netabase.store().flush().unwrap();
+    let authors = [&one, &two].map(|served| served.netabase.store().author().unwrap().to_string());
+    let ids = async |query: &str| {
+        let page = two.client.get(&format!("/v1/models/Message/records?{query}")).await.unwrap().json;
+        let ids: Vec<_> =
+            page["records"].as_array().unwrap().iter().map(|record| record["key"].clone()).collect();
+        (ids, page)
+    };
+    for reach in ["local", "network"] {
+        let of_two = format!("room=general&scope={reach}&limit=5&authors={}", authors[1]);
+        let (found, page) = ids(&of_two).await;
+        assert_eq!(found, ["20", "21", "22", "23", "24"], "{reach}: {page}");
+        let (rest, page) = ids(&format!("{of_two}&cursor={}", page["next"].as_str().unwrap())).await;
+        assert_eq!(rest, ["25", "26", "27", "28", "29"], "{reach}: {page}");
+        let (both, _) = ids(&format!("scope={reach}&authors={},{}", authors[0], authors[1])).await;
+        assert_eq!(both.len(), 30);
+    }
+    let (_, page) = ids(&format!("scope=network&authors={}", authors[1])).await;
+    assert!(page["report"]["of_others"].as_u64().unwrap() >= 20, "{page}");
+    for wrong in ["members", "me", ""] {
+        let error = two.client.get(&format!("/v1/models/Message/records?authors={wrong}")).await.unwrap_err();
+        assert_eq!(slug(&error), "bad-parameter", "{wrong}");
+    }
 }
 
 #[tokio::test]
@@ -283,7 +352,7 @@ async fn a_database_is_checked_and_backed_up_where_it_may_be() {
         mdns: MDNSDiscoveryConfig { enabled: false, ..Default::default() },
         ..NetabaseConfig::default()
     };
-    let netabase = Netabase::<common::ChatDefinition>::new_with_config(config_of_node).unwrap();
+    let netabase = Netabase::<ChatDefinition>::new_with_config(config_of_node).unwrap();
     let served = Served::with(netabase, config()).await;
     served.client.put(RECORD, &value("kept"), None).await.unwrap();
     let report = served.client.post("/v1/check", &json!({})).await.unwrap().json;

@@ -234,6 +234,10 @@ settings! {
         "How long an unused connection is kept";
     sync_interval: Time = Time(NetabaseConfig::default().sync_interval), "sync.interval", "NETABASE_SYNC_INTERVAL",
         "The interval at which replicated scopes are compared with their holders";
+    author_records_per_second: u32 = NetabaseConfig::default().author_records_per_second, "authors.records_per_second", "NETABASE_AUTHORS_RECORDS_PER_SECOND",
+        "The most new records of one author a second that peers may send, all together; 0 for no limit";
+    author_record_burst: u32 = NetabaseConfig::default().author_record_burst, "authors.burst", "NETABASE_AUTHORS_BURST",
+        "The most new records of a quiet author that peers may send in a burst; authors that write much at the same time share it";
 }
 
 impl Config {
@@ -343,6 +347,8 @@ impl Config {
             network: self.network.value.clone(),
             listen_addresses: addresses("listen", &self.listen)?,
             sync_interval: self.sync_interval.value.0,
+            author_records_per_second: self.author_records_per_second.value,
+            author_record_burst: self.author_record_burst.value,
             call_timeout: self.call_timeout.value.0,
             ..NetabaseConfig::default()
         };

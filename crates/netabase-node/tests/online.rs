@@ -260,6 +260,20 @@ fn authors_are_listed_refused_allowed_and_removed() {
 }
 
 #[test]
+fn a_query_is_limited_to_authors() {
+    let chat = Chat::start(&[]);
+    chat.run(&["put", "Message", &message("42", "general").to_string()]).ok();
+    let own = chat.run(&["status", "--json"]).ok().json()["author"].as_str().unwrap().to_owned();
+    let other = "03".repeat(32);
+    let query =
+        |more: &[&str]| chat.run(&[&["query", "Message", "--json"][..], more].concat()).ok().lines().len();
+    assert_eq!((query(&["--author", &own]), query(&["--author", &other])), (1, 0));
+    assert_eq!(query(&["--author", &other, "--author", &own, "--network"]), 1);
+    chat.run(&["query", "Message", "--members"]).failed(1, "open network");
+    chat.run(&["query", "Message", "--author", "me"]).failed(2, "me");
+}
+
+#[test]
 fn keys_of_several_fields_are_arrays() {
     let chat = Chat::start(&[]);
     chat.run(&["put", "Score", r#"{"game":"chess","player":7,"points":-3}"#]).ok();

@@ -10,6 +10,7 @@ use libp2p::identity::{PublicKey, ed25519};
 use netabase_store::replica::CheckedRecord;
 use netabase_store::{Author, Envelope, NetabaseStore, RecordKey, Refusal};
 
+use crate::peers::authors::AuthorRates;
 use crate::peers::score::PeerScores;
 use crate::telemetry::trace::{TraceKind, Traces};
 
@@ -40,6 +41,9 @@ struct Policy {
     /// unseen if the sender's quota is used up. Records that this node has requested are not
     /// charged.
     is_charged: bool,
+    /// Whether a new record counts against the rate of its author. What this node has requested
+    /// does not.
+    is_limited: bool,
     /// Whether a sender is blamed for an invalid value that it has signed itself. Senders of other
     /// sources are taken to forward what they store, whatever the version of the model.
     blames_author: bool,
@@ -70,20 +74,21 @@ impl Source {
         // Every repair pass meets the records of former members again.
         const BEHIND_OR_FORMER: &[Refusal] =
             &[NotMember, RefusedAuthor, Outdated, Expired, TooLarge, OverQuota, Full, Busy, StoreFailed];
-        let row = |is_charged, blames_author, is_traced, reports| Policy {
+        let row = |is_charged, is_limited, blames_author, is_traced, reports| Policy {
             is_charged,
+            is_limited,
             blames_author,
             is_traced,
             reports,
         };
         match self {
-            Self::Put | Self::Kademlia => row(true, true, true, Reports::All),
-            Self::Copy => row(false, true, false, Reports::All),
-            Self::Query => row(false, false, false, Reports::AllBut(&[Expired, RefusedAuthor])),
-            Self::Live => row(false, false, true, Reports::Offences),
-            Self::Given => row(true, false, false, Reports::All),
-            Self::Fetched => row(false, false, false, Reports::AllBut(BEHIND)),
-            Self::Repair => row(false, true, false, Reports::AllBut(BEHIND_OR_FORMER)),
+            Self::Put | Self::Kademlia => row(true, true, true, true, Reports::All),
+            Self::Copy => row(false, false, true, false, Reports::All),
+            Self::Query => row(false, false, false, false, Reports::AllBut(&[Expired, RefusedAuthor])),
+            Self::Live => row(false, true, false, true, Reports::Offences),
+            Self::Given => row(true, true, false, false, Reports::All),
+            Self::Fetched => row(false, false, false, false, Reports::AllBut(BEHIND)),
+            Self::Repair => row(false, false, true, false, Reports::AllBut(BEHIND_OR_FORMER)),
         }
     }
 }
@@ -93,6 +98,7 @@ impl Source {
 pub(crate) struct Admission {
     store: NetabaseStore,
     scores: PeerScores,
+    author_rates: AuthorRates,
     traces: Traces,
 }
 
@@ -106,7 +112,12 @@ pub(crate) struct Refused {
 
 impl Admission {
     pub(crate) fn new(store: NetabaseStore, scores: PeerScores, traces: Traces) -> Self {
-        Self { store, scores, traces }
+        Self { store, scores, author_rates: AuthorRates::default(), traces }
+    }
+
+    /// Limits the new records of each author that peers send.
+    pub(crate) fn with_author_rates(self, author_rates: AuthorRates) -> Self {
+        Self { author_rates, ..self }
     }
 
     /// Checks a record that `peer` has sent and queues it for the writer, without waiting for the
@@ -122,7 +133,8 @@ impl Admission {
         if policy.is_charged && !self.scores.allow_cost(&peer, replica.admission_cost(key, value)) {
             return Err(Refused { reason: Refusal::TooFast, offence: None });
         }
-        let is_news = replica.admit_quietly(key, value).map_err(|reason| {
+        let limit = self.author_rates.limit().filter(|_| policy.is_limited);
+        let is_news = replica.admit_limited(key, value, limit).map_err(|reason| {
             let offence = policy.report(peer, key, value, reason);
             Refused { reason, offence }
         })?;
@@ -302,10 +314,15 @@ mod tests {
     #[test]
     fn only_what_peers_send_unasked_is_charged() {
         for source in [Source::Put, Source::Kademlia, Source::Given] {
-            assert!(source.policy().is_charged, "{source:?}");
+            assert!(source.policy().is_charged && source.policy().is_limited, "{source:?}");
         }
+        // Live changes are charged before gossip sees them.
+        assert!(Source::Live.policy().is_limited);
         for source in [Source::Copy, Source::Query, Source::Live, Source::Fetched, Source::Repair] {
             assert!(!source.policy().is_charged, "{source:?}");
+        }
+        for source in [Source::Copy, Source::Query, Source::Fetched, Source::Repair] {
+            assert!(!source.policy().is_limited, "{source:?}");
         }
     }
 }

@@ -14,6 +14,7 @@ use netabase_store::key::is_name;
 
 use crate::error::ConfigError;
 use crate::limits::MAX_VALUE_BYTES;
+use crate::peers::limits::{AUTHOR_RECORD_BURST, AUTHOR_RECORDS_PER_SECOND};
 
 mod file;
 
@@ -72,6 +73,15 @@ pub struct NetabaseConfig {
     /// minus a fifth. A session also starts when a holder connects; see
     /// [`Netabase::replicate`](crate::Node::replicate). Default: 5 minutes.
     pub sync_interval: Duration,
+    /// The most new records of one author a second that peers may send to this node, all together.
+    /// A further one is refused as [`TooFast`](netabase_store::Refusal::TooFast) and comes again
+    /// later. Only records of which no version is here count, and neither this node's own, nor
+    /// those that it fetches to catch up, nor those of a closed network. Default: 256; 0 sets no
+    /// limit.
+    pub author_records_per_second: u32,
+    /// The most new records of a quiet author that peers may send in a burst. Authors that write
+    /// much at the same time share it, and each has 1024 of it at least. Default: 10,240.
+    pub author_record_burst: u32,
     /// The timeout of every call that waits for the network. Default: 30 s.
     pub call_timeout: Duration,
     #[doc(hidden)]
@@ -95,6 +105,8 @@ impl Default for NetabaseConfig {
             mdns: MDNSDiscoveryConfig::default(),
             connections: ConnectionConfig::default(),
             sync_interval: Duration::from_secs(5 * 60),
+            author_records_per_second: AUTHOR_RECORDS_PER_SECOND,
+            author_record_burst: AUTHOR_RECORD_BURST,
             call_timeout: Duration::from_secs(30),
             non_exhaustive: NonExhaustive::default(),
         }
@@ -296,6 +308,7 @@ impl NetabaseConfig {
                 "connections.ping_interval",
                 "1 s to 10 years",
             ),
+            (self.author_record_burst >= 1, "author_record_burst", "at least 1"),
             (self.connections.max_established >= 1, "connections.max_established", "at least 1"),
         ];
         match checks.into_iter().find(|(holds, _, _)| !holds) {

@@ -31,6 +31,7 @@ use crate::limits::{CONFIRM_TIMEOUT, EVENT_CAPACITY, HOLDER_TIMEOUT};
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
 };
+use crate::peers::authors::AuthorRates;
 use crate::peers::connections::ConnectionInfo;
 use crate::peers::other_roots::{OtherRoot, OtherRoots};
 use crate::peers::presence::Presence;
@@ -194,6 +195,7 @@ impl Node {
         let parts = Parts {
             network,
             known_peers: beside.map(|path| known_peers::path_beside(path).into()),
+            author_rates: AuthorRates::new(&config),
             config: Arc::new(config),
             scores,
             processor: Processor::new(),
@@ -597,19 +599,33 @@ impl Node {
         Ok(is_new)
     }
 
-    /// Takes records of an author again; returns whether the author was refused. Peers send the
-    /// author's records again when they next compare theirs with this node's.
+    /// Takes records of an author again; returns whether the author was refused. Scopes that this
+    /// node [replicates](Self::replicate) are compared with their holders at once; other records of
+    /// the author come when peers next compare theirs with this node's.
     ///
     /// Returns when the list is on the disk. An author in
     /// [`refused_authors`](netabase_store::StoreOptions::refused_authors) of the settings is
     /// refused again at the next start.
     pub async fn allow_author(&self, author: Author) -> Result<bool, NetabaseError> {
-        self.on_store(move |store| store.replica().allow_author(author)).await
+        let is_change = self.on_store(move |store| store.replica().allow_author(author)).await?;
+        if is_change {
+            self.inner.parts.replications.fetch_refused_again();
+        }
+        Ok(is_change)
     }
 
     /// Returns the refused authors, in the order of their bytes.
     pub fn refused_authors(&self) -> Vec<Author> {
         self.store().replica().refused_authors()
+    }
+
+    /// Returns the authors of whom peers have sent new records faster than
+    /// [`author_records_per_second`](NetabaseConfig::author_records_per_second) in the last ten
+    /// minutes, each with the number of refused records, the largest first.
+    ///
+    /// Peers offer the records again. The author's name on a refused record is unproved.
+    pub fn fast_authors(&self) -> Vec<(Author, u64)> {
+        self.inner.parts.author_rates.refused()
     }
 
     /// Removes the stored records of an author from this node alone, without tombstones; returns

@@ -15,6 +15,7 @@ use crate::peers::standing::Standings;
 use crate::replication::repair::news::PeerNews;
 use crate::swarm::Parts;
 
+pub(crate) mod authors;
 pub(crate) mod connections;
 pub(crate) mod greeting;
 #[cfg(test)]

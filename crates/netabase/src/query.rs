@@ -26,6 +26,7 @@ use crate::query::limits::{DEFAULT_PAGE_RECORDS, STREAM_CAPACITY};
 use crate::telemetry::metrics::Call;
 use crate::telemetry::trace_context::TraceContext;
 
+pub(crate) mod authors;
 pub(crate) mod cache;
 pub(crate) mod confirm;
 pub(crate) mod holders;
@@ -42,6 +43,7 @@ pub use netabase_store::query::{
     StoredRecord, TreeQuery,
 };
 
+pub use authors::{AuthorFilter, Authors};
 pub(crate) use cache::{Cached, FoundPage, FoundPages};
 pub(crate) use holders::Holders;
 pub(crate) use merge::FoundRecord;
@@ -186,6 +188,19 @@ impl<D: NetabaseDefinition, M: NetabaseModel, K: QueryKey<M>> NetworkQuery<D, M,
         Self { query: self.query.after(cursor), ..self }
     }
 
+    /// Finds only the records of some authors: an array of them, or [`Authors::Members`].
+    ///
+    /// A page is as full as without: records of others do not count for the limit. The report says
+    /// with [`CutOff`] if a peer had too many of them. Sets
+    /// [`QueryOptions::authors`](QueryOptions::authors), which [`options`](Self::options) replaces.
+    /// The query fails with
+    /// [`MembersError::OpenNetwork`](netabase_store::members::MembersError::OpenNetwork) if it asks
+    /// for the members of an open network.
+    pub fn written_by(self, authors: impl Into<Authors>) -> Self {
+        let options = QueryOptions { authors: authors.into(), ..self.options };
+        Self { options, ..self }
+    }
+
     /// Sets the options.
     pub fn options(self, options: QueryOptions) -> Self {
         Self { options, ..self }
@@ -277,7 +292,7 @@ async fn find_uncounted(
     };
     let query = Arc::new(resolve(node, raw)?);
     let pages = node.found_pages();
-    match pages.get(raw, &query, max_age).await {
+    match pages.get(raw, &query, &options.authors, max_age).await {
         Cached::Page(page, age) => {
             let mut page = FoundPages::live(node.store(), page);
             page.report.cached = Some(age);
@@ -346,6 +361,7 @@ impl Asking {
             asker,
             query: Arc::clone(&query),
             scope,
+            authors: options.authors.filter(node.store())?,
             options: options.clone(),
             deadline,
             report: Arc::clone(&report),

@@ -25,6 +25,7 @@ use crate::event_loop::command::{Answer, Command, Commands, Publication, PutTerm
 use crate::limits::{
     COMMAND_CAPACITY, LONGEST_TIMEOUT, MAX_CALLS, MAX_REPAIR_ORDERS, MIN_PUT_COST_KIB, PUT_BUDGET_KIB,
 };
+use crate::peers::authors::AuthorRates;
 use crate::peers::other_roots::OtherRoots;
 use crate::peers::presence::Presence;
 use crate::peers::score::PeerScores;
@@ -53,6 +54,8 @@ pub(crate) struct Parts {
     pub(crate) scores: PeerScores,
     /// The processor time that peers take.
     pub(crate) processor: Processor,
+    /// The rates of new records of each author that peers send.
+    pub(crate) author_rates: AuthorRates,
     /// The peers of closed networks of the same name and another root.
     pub(crate) other_roots: OtherRoots,
     pub(crate) standings: Standings,
@@ -98,6 +101,7 @@ impl Parts {
     /// Returns the gate for peers' records.
     pub(crate) fn admission(&self) -> Admission {
         Admission::new(self.store.clone(), self.scores.clone(), self.traces.clone())
+            .with_author_rates(self.author_rates.clone())
     }
 }
 

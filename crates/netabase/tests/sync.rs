@@ -16,8 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::bare::*;
 use common::*;
+use futures::StreamExt;
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
-use netabase::limits::SYNC_GIVE_BYTES;
+use netabase::libp2p::request_response;
+use netabase::libp2p::swarm::SwarmEvent;
+use netabase::limits::{RECORD_BURST, RECORDS_PER_SECOND, SYNC_GIVE_BYTES};
 use netabase::members::MemberList;
 use netabase::netabase_store::SigningKey;
 use netabase::netabase_store::replica::SyncItem;
@@ -683,4 +686,48 @@ async fn what_is_given_is_held_a_frame_at_a_time() {
     let held = usize::try_from(report.held_bytes).unwrap();
     assert!((LONG..=SYNC_GIVE_BYTES).contains(&held), "{report:?}");
     assert!(SYNC_GIVE_BYTES < LONG * NOTES as usize, "it is less than everything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_record_that_is_given_is_charged_to_the_giver() {
+    // More than a peer may give at once, and in the time that the test may take.
+    const GIFTS: u64 = 300;
+    const EACH: u16 = 3000;
+    let victim = started(NetabaseConfig { author_records_per_second: 0, ..config() }).await;
+    victim.replicate(notes_scope()).unwrap().detach();
+    let mut hostile = hostile_peer(&victim).await;
+    let (key, note) = (RecordKey::of(&NotePrimaryKey(1)).unwrap(), note(1, "given"));
+    let payload = EncodedRecord::of(&note).unwrap().payload;
+    let now = Timestamp::from_unix_millis(victim.store().replica().clock().unix_millis());
+    let envelope = Envelope::sign(&SigningKey::from_bytes(&[7; 32]), &key, now, 0, Some(&payload));
+    // The tag of the request is that of a put, and the scope comes before the number of records.
+    let records: Vec<_> = (0..EACH).map(|_| (key.as_bytes(), envelope.as_bytes())).collect();
+    let scope = victim.store().replica().model_tag(&notes_scope()).unwrap();
+    let gift = [&[GIVE, 0][..], &scope, &put_request(&records)[1..]].concat();
+    let began = std::time::Instant::now();
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..GIFTS {
+        let id = hostile.behaviour_mut().sync.send_request(&victim.local_peer_id(), gift.clone());
+        let answered = async {
+            loop {
+                if let SwarmEvent::Behaviour(HostileEvent::Sync(request_response::Event::Message {
+                    message: request_response::Message::Response { request_id, response },
+                    ..
+                })) = hostile.select_next_some().await
+                    && request_id == id
+                {
+                    return response;
+                }
+            }
+        };
+        let answer = within_deadline("an answer to a gift", answered).await;
+        let is_taken = answer[0] == GIVE;
+        taken += u64::from(is_taken) * u64::from(EACH);
+        refused += u64::from(!is_taken);
+        if refused > 0 {
+            break;
+        }
+    }
+    let most = u64::from(RECORD_BURST) + u64::from(RECORDS_PER_SECOND) * (began.elapsed().as_secs() + 1);
+    assert!(refused > 0 && taken > 0 && taken <= most, "{taken} taken, {refused} gifts refused");
 }

@@ -46,7 +46,7 @@ pub(crate) fn query(model: &Ident) -> Ident {
 }
 
 /// The methods of queries, which would hide those of keys.
-const QUERY_METHODS: [&str; 18] = [
+const QUERY_METHODS: [&str; 19] = [
     "primary_key",
     "secondary_key",
     "reverse",
@@ -65,6 +65,7 @@ const QUERY_METHODS: [&str; 18] = [
     "stream",
     "collect",
     "options",
+    "written_by",
 ];
 
 /// Returns the method that asks by a key.

@@ -34,7 +34,7 @@ use crate::replica::mark::Marks;
 use crate::replica::quota::Quotas;
 use crate::replica::sync_set::{GatheredSets, Pins, Sums};
 use crate::tables::{self, Layout, ModelTables, Place};
-use crate::version::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
+use crate::version::admit::{self, AuthorLimit, Refusal, RefusalCounters, VerifiedRecord};
 use crate::version::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeRef};
 use crate::version::members::Members;
 use crate::version::record_key::{RecordKey, WritePolicy};
@@ -648,13 +648,18 @@ impl Core {
         if size > limit { Err(StoreError::Write(WriteError::ValueTooLarge { size, limit })) } else { Ok(()) }
     }
 
-    pub(crate) fn admit(&self, key: &RecordKey, value: &[u8]) -> Result<bool, Refusal> {
+    pub(crate) fn admit(
+        &self,
+        key: &RecordKey,
+        value: &[u8],
+        limit: Option<&dyn AuthorLimit>,
+    ) -> Result<bool, Refusal> {
         if self.failed.load(Ordering::Acquire) {
             return Err(Refusal::StoreFailed);
         }
-        let record = match admit::admit(self, key, value)? {
+        let (record, is_counted) = match admit::admit(self, key, value, limit)? {
             admit::Admitted::Known => return Ok(false),
-            admit::Admitted::New(record) => record,
+            admit::Admitted::New { record, is_counted } => (record, is_counted),
         };
         let VerifiedRecord { key, envelope, secondary, .. } = record;
         let (shown_key, shown) = (key.clone(), envelope.clone());
@@ -668,6 +673,9 @@ impl Core {
         if let Err(op) = self.queue.try_push_record(op) {
             self.release_quota(&op);
             return Err(Refusal::Busy);
+        }
+        if let Some(limit) = limit.filter(|_| is_counted) {
+            shown.view().authors().for_each(|author| limit.count(author));
         }
         self.insert_pending(&mut pending, shown_key, shown, Origin::Network);
         Ok(true)

@@ -33,7 +33,7 @@ pub(crate) mod usage;
 
 pub use crate::error::ScopeError;
 pub use crate::model::scope::{Scope, ScopePart};
-pub use crate::version::admit::Refusal;
+pub use crate::version::admit::{AuthorLimit, Refusal};
 pub use absence::Discarded;
 pub use admission::CheckedRecord;
 pub use keyspace::Placed;

@@ -3,8 +3,12 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use common::*;
 use netabase_store::admin::CheckOptions;
+use netabase_store::replica::AuthorLimit;
 use netabase_store::schema::EncodedRecord;
 use netabase_store::{
     Author, ChangeKind, Envelope, NetabaseStore, Origin, RecordKey, Refusal, StorageBackend, StoreError,
@@ -230,4 +234,109 @@ fn opening_refuses_the_authors_of_the_options() {
     // The list of the database has the author by now.
     place.options.refused_authors.clear();
     assert_eq!(place.open().replica().refused_authors(), [author(FLOODER)]);
+}
+
+/// A limit of so many new records of each author.
+#[derive(Default)]
+struct Limit {
+    counted: Mutex<BTreeMap<Author, u32>>,
+    refused: Mutex<Vec<Author>>,
+    most: u32,
+}
+
+impl AuthorLimit for Limit {
+    fn allows(&self, author: Author) -> bool {
+        self.counted.lock().unwrap().get(&author).is_none_or(|counted| *counted < self.most)
+    }
+
+    fn count(&self, author: Author) {
+        *self.counted.lock().unwrap().entry(author).or_default() += 1;
+    }
+
+    fn note_refused(&self, author: Author) {
+        self.refused.lock().unwrap().push(author);
+    }
+}
+
+impl Limit {
+    fn of(most: u32) -> Self {
+        Self { most, ..Self::default() }
+    }
+
+    fn counted(&self, seed: u8) -> u32 {
+        self.counted.lock().unwrap().get(&author(seed)).copied().unwrap_or_default()
+    }
+
+    /// Offers a customer that `seed` has signed so many milliseconds after the start.
+    fn offer(&self, store: &NetabaseStore, seed: u8, id: i64, after: u64) -> Result<bool, Refusal> {
+        let payload = EncodedRecord::of(&customer(id, "Ada")).unwrap().payload;
+        let envelope = Envelope::sign(&identity(seed), &key(id), at(after), 0, Some(&payload));
+        store.replica().admit_limited(key(id).as_bytes(), envelope.as_bytes(), Some(self))
+    }
+}
+
+#[test]
+fn only_new_records_of_others_count_against_a_limit() {
+    let store = Place::signed(StorageBackend::Memory).open();
+    let limit = Limit::of(2);
+    assert_eq!([1, 2].map(|id| limit.offer(&store, FLOODER, id, 0)), [Ok(true); 2]);
+    assert_eq!(limit.offer(&store, FLOODER, 3, 0), Err(Refusal::TooFast));
+    assert_eq!(*limit.refused.lock().unwrap(), [author(FLOODER)]);
+    // A version of a record that is here, on the disk or waiting for it, is not a new record.
+    assert_eq!(limit.offer(&store, FLOODER, 2, 0), Ok(false));
+    assert_eq!(limit.offer(&store, FLOODER, 2, 1), Ok(true));
+    store.flush().unwrap();
+    assert_eq!(limit.offer(&store, FLOODER, 1, 1), Ok(true));
+    assert_eq!(limit.offer(&store, HONEST, 3, 0), Ok(true));
+    assert_eq!(limit.offer(&store, FLOODER, 3, 1), Ok(true), "another author's record is here");
+    // Tombstones of keys that are not here are new; this store's own author is not limited.
+    let tombstone = Envelope::sign(&identity(FLOODER), &key(4), at(0), 0, None);
+    let buried = store.replica().admit_limited(
+        key(4).as_bytes(),
+        tombstone.as_bytes(),
+        Some(&limit as &dyn AuthorLimit),
+    );
+    assert_eq!(buried, Err(Refusal::TooFast));
+    (5..10).for_each(|id| assert_eq!(limit.offer(&store, 1, id, 0), Ok(true)));
+    assert_eq!([FLOODER, HONEST, 1].map(|seed| limit.counted(seed)), [2, 1, 0]);
+}
+
+#[test]
+fn a_forged_record_does_not_count_and_members_are_not_limited() {
+    let limit = Limit::of(1);
+    let store = Place::signed(StorageBackend::Memory).open();
+    let payload = EncodedRecord::of(&customer(1, "Ada")).unwrap().payload;
+    let signed = Envelope::sign(&identity(HONEST), &key(1), at(0), 0, Some(&payload));
+    let mut forged = signed.as_bytes().to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    let admitted = store.replica().admit_limited(key(1).as_bytes(), &forged, Some(&limit));
+    assert_eq!((admitted, limit.counted(HONEST)), (Err(Refusal::InvalidSignature), 0));
+    drop(store);
+
+    let mut place = Place::signed(StorageBackend::Memory);
+    place.options.root = Some(author(ROOT));
+    let store = place.open();
+    let limit = Limit::of(0);
+    assert_eq!(limit.offer(&store, ROOT, 1, 0), Ok(true));
+    assert_eq!(limit.counted(ROOT), 0);
+}
+
+#[test]
+fn a_merged_record_is_new_while_one_of_its_authors_may_add_it() {
+    let mut place = Place::signed(StorageBackend::Memory);
+    place.options.max_author_bytes = u64::MAX;
+    let store = place.try_open::<TallyDefinition>().unwrap();
+    let limit = Limit::of(1);
+    let offer = |id: u8, seeds: &[u8]| {
+        let key = RecordKey::of(&TallyPrimaryKey(id)).unwrap();
+        let payload = EncodedRecord::of(&Tally { id, votes: 1 }).unwrap().payload;
+        let sign = |seed: &u8| Envelope::sign(&identity(*seed), &key, at(0), 0, Some(&payload));
+        let bundle = Envelope::bundle(&seeds.iter().map(sign).collect::<Vec<_>>()).unwrap();
+        store.replica().admit_limited(key.as_bytes(), bundle.as_bytes(), Some(&limit))
+    };
+    assert_eq!(offer(1, &[FLOODER]), Ok(true));
+    assert_eq!(offer(2, &[FLOODER]), Err(Refusal::TooFast));
+    assert_eq!(offer(2, &[FLOODER, HONEST]), Ok(true));
+    assert_eq!(offer(3, &[FLOODER, HONEST]), Err(Refusal::TooFast));
+    assert_eq!(offer(1, &[FLOODER, HONEST]), Ok(true), "a contribution is no new record");
 }

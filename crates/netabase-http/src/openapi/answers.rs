@@ -148,6 +148,7 @@ fn record_schemas() -> Vec<(&'static str, Value)> {
                 ("is_complete", flag()),
                 ("all_holders_found", flag()),
                 ("local_records", number()),
+                ("of_others", number()),
                 ("skipped", number()),
                 ("unreadable", number()),
                 (
@@ -285,7 +286,9 @@ fn node_schemas() -> Vec<(&'static str, Value)> {
             object([
                 ("authors", list(reference("Author"))),
                 ("refused", list(hash())),
+                ("fast", list(object([("author", hash()), ("refused", number())]))),
                 ("max_author_bytes", number()),
+                ("records_per_second", number()),
             ]),
         ),
         ("Refused", object([("author", hash()), ("refused", flag()), ("changed", flag())])),

@@ -13,7 +13,11 @@ use crate::params;
 use crate::problem::{Answer, Problem};
 use crate::routes::Path;
 
-/// Lists the authors with the most bytes, and the refused authors.
+/// The most listed authors whose new records came too fast.
+const LISTED_FAST_AUTHORS: usize = 16;
+
+/// Lists the authors with the most bytes, the refused authors, and those whose new records came too
+/// fast.
 pub(crate) async fn list(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
@@ -21,8 +25,16 @@ pub(crate) async fn list(State(app): State<Shared>, headers: HeaderMap, uri: Uri
     ok(&json!({
         "authors": authors.iter().map(|(author, usage)| author_json(&app, *author, usage)).collect::<Vec<_>>(),
         "refused": app.node.refused_authors().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "fast": fast(&app),
         "max_author_bytes": app.node.config().store.max_author_bytes,
+        "records_per_second": app.node.config().author_records_per_second,
     }))
+}
+
+/// Returns the authors whose new records came too fast, the largest first.
+fn fast(app: &App) -> Vec<Value> {
+    let fast = app.node.fast_authors().into_iter().take(LISTED_FAST_AUTHORS);
+    fast.map(|(author, refused)| json!({ "author": author.to_string(), "refused": refused })).collect()
 }
 
 /// Refuses the records of an author from now on.

@@ -8,11 +8,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use netabase::netabase_store::query::{CursorError, PageBounds, QueryError, ResolvedQuery};
 use netabase::netabase_store::schema::{EncodedRecord, ModelSchema};
-use netabase::query::{HolderAnswer, HolderFailure, NodePage, QueryReport, RawQuery};
+use netabase::query::{AuthorFilter, Authors, HolderAnswer, HolderFailure, NodePage, QueryReport, RawQuery};
 use netabase::sync::ScopePart;
 use netabase::{
-    Consistency, Cursor, Envelope, Freshness, GetOptions, PutOptions, QueryOptions, ReadOutcome, RecordKey,
-    Scope, WriteOutcome,
+    Consistency, Cursor, Envelope, Freshness, GetOptions, NetabaseError, PutOptions, QueryOptions,
+    ReadOutcome, RecordKey, Scope, StoreError, WriteOutcome,
 };
 use netabase_client::media::JSON;
 use netabase_client::record_path;
@@ -34,6 +34,10 @@ pub(crate) const DEFAULT_PAGE: u64 = 100;
 pub(crate) const MAX_PAGE: u64 = 1000;
 /// The most entries that are read for a page. Damaged and expired ones are left out of it.
 const MAX_ENTRIES: usize = 10_000;
+/// The most entries, and the most bytes of records, that are read for a page of some authors:
+/// as many as of one peer in a query of the network.
+const MAX_FILTERED_ENTRIES: usize = 100_000;
+const MAX_FILTERED_BYTES: usize = 64 * 1024 * 1024;
 /// The sizes of records, and of their values as JSON, after which a page ends.
 const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
 const MAX_PAGE_JSON_BYTES: usize = 8 * 1024 * 1024;
@@ -199,6 +203,7 @@ pub(crate) async fn list(State(app): State<Shared>, path: Path, headers: HeaderM
     let reach = params.choice("scope", &[("local", Reach::Local), ("network", Reach::Network)])?;
     let mut query = query_of(&app, model, &mut params)?;
     page_of(&mut params, &mut query)?;
+    let authors = authors_of(&mut params)?;
     let resolved = query.resolve(app.node.schema()).map_err(|error| match error {
         QueryError::Cursor(error) => not_continued(error),
         error => Problem::parameter("index", error),
@@ -206,11 +211,14 @@ pub(crate) async fn list(State(app): State<Shared>, path: Path, headers: HeaderM
     let page = match reach {
         None | Some(Reach::Local) => {
             params.finish()?;
-            local_page(&app, resolved).await?
+            let filter = authors.filter(app.node.store()).map_err(no_members)?;
+            local_page(&app, resolved, filter).await?
         }
         Some(Reach::Network) => {
-            let options = network_options(&mut params)?;
+            let mut options = network_options(&mut params)?;
             params.finish()?;
+            authors.filter(app.node.store()).map_err(no_members)?;
+            options.authors = authors;
             network_page(&app, model, &query, &options).await?
         }
     };
@@ -218,7 +226,7 @@ pub(crate) async fn list(State(app): State<Shared>, path: Path, headers: HeaderM
 }
 
 /// The parameters of every query. A secondary key of the same name is selected with `index`.
-pub(crate) const RESERVED: [&str; 11] = [
+pub(crate) const RESERVED: [&str; 12] = [
     "index",
     "key",
     "prefix",
@@ -230,6 +238,7 @@ pub(crate) const RESERVED: [&str; 11] = [
     "scope",
     "timeout_ms",
     "freshness",
+    "authors",
 ];
 
 /// Refuses a parameter that could also mean a secondary key of the same name.
@@ -297,22 +306,57 @@ fn page_of(params: &mut Params, query: &mut RawQuery) -> Answer<()> {
     Ok(())
 }
 
+/// Takes the authors whose records are asked for.
+fn authors_of(params: &mut Params) -> Answer<Authors> {
+    let Some(text) = params.take("authors")? else { return Ok(Authors::All) };
+    if text == "members" {
+        return Ok(Authors::Members);
+    }
+    let authors = text.split(',').map(str::parse).collect::<Result<_, _>>();
+    authors.map(Authors::Of).map_err(|_| {
+        Problem::parameter(
+            "authors",
+            "must be `members`, or public keys of 64 hexadecimal digits with commas between",
+        )
+    })
+}
+
+/// Returns the problem of a query for members where there are none.
+fn no_members(error: NetabaseError) -> Problem {
+    match error {
+        NetabaseError::Store(StoreError::Members(error)) => Problem::parameter("authors", error),
+        error => error.into(),
+    }
+}
+
 fn not_continued(error: CursorError) -> Problem {
     Problem::parameter("cursor", format!("does not continue this query: {error}"))
 }
 
-async fn local_page(app: &Shared, query: ResolvedQuery) -> Answer<PageBody> {
+async fn local_page(app: &Shared, query: ResolvedQuery, authors: AuthorFilter) -> Answer<PageBody> {
     let app = Shared::clone(app);
     let place = Arc::clone(&app.pages).acquire_owned().await.map_err(Problem::internal)?;
     let read = move || {
         let _place = place;
         let mut records = Vec::new();
-        let bounds = PageBounds { entries: MAX_ENTRIES, bytes: MAX_PAGE_BYTES };
+        let bounds = if authors.is_open() {
+            PageBounds { entries: MAX_ENTRIES, bytes: MAX_PAGE_BYTES }
+        } else {
+            PageBounds { entries: MAX_FILTERED_ENTRIES, bytes: MAX_FILTERED_BYTES }
+        };
         let mut json_bytes = 0;
+        // Records of other authors do not count.
+        let limit = query.limit().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        let query = query.narrowed(query.span().clone(), usize::MAX);
+        let mut found = 0;
         let take = |key: &RecordKey, envelope: Envelope| {
-            if json_bytes > MAX_PAGE_JSON_BYTES {
+            if !authors.passes(&envelope) {
+                return true;
+            }
+            if json_bytes > MAX_PAGE_JSON_BYTES || found >= limit {
                 return false;
             }
+            found += 1;
             let record = Record::new(&app, key, &envelope, "local".into());
             json_bytes += record.as_ref().map_or(0, Record::value_len);
             records.extend(record);
@@ -387,6 +431,7 @@ fn report_json(report: &QueryReport) -> Value {
         "is_complete": report.is_complete(),
         "all_holders_found": report.all_holders_found,
         "local_records": report.local_records,
+        "of_others": report.of_others,
         "skipped": report.skipped,
         "unreadable": report.unreadable,
         "peers": peers,

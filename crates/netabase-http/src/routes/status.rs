@@ -146,6 +146,8 @@ fn warnings(app: &App, connections: &Connections, authors: &[(Author, Usage)]) -
     let own = app.node.store().author();
     let others: Vec<_> = authors.iter().copied().filter(|(author, _)| Some(*author) != own).collect();
     warnings.extend(app.floods.find(&app.node.store().counters().usage, &others).map(flood));
+    let rate = app.node.config().author_records_per_second;
+    warnings.extend(fast_authors(&app.node.fast_authors(), rate));
     let quota = app.node.config().store.max_author_bytes;
     warnings.extend(others.iter().filter_map(|(author, usage)| full_author(*author, usage, quota)));
     warnings.extend(told(app.node.standing(), app.node.local_peer_id()));
@@ -165,6 +167,21 @@ fn flood(Flood { author, records, percent, since }: Flood) -> Value {
         ),
         "if they are unwanted, `netabase authors refuse` refuses the author and removes its records",
     )
+}
+
+/// Returns the warning about authors whose new records came too fast.
+fn fast_authors(fast: &[(Author, u64)], rate: u32) -> Option<Value> {
+    let (author, count) = *fast.first()?;
+    let others = match fast.len() - 1 {
+        0 => String::new(),
+        others => format!(", and of {others} other authors"),
+    };
+    let message = format!(
+        "peers sent new records of the author {author}{others} faster than {rate} a second in the last ten minutes"
+    );
+    let what_to_do = "if they are unwanted, `netabase authors refuse` refuses an author and removes its records; \
+                      otherwise wait, since peers send them again, or raise `authors.records_per_second`";
+    Some(counted(warning("author_rate", message, what_to_do), Refusal::TooFast, count))
 }
 
 /// Returns the warning about an author whose records fill its quota.

@@ -46,13 +46,17 @@ pub fn node() -> Netabase<ChatDefinition> {
 
 /// Does so for another definition.
 pub fn node_of<D: NetabaseDefinition>() -> Netabase<D> {
-    let config = NetabaseConfig {
+    Netabase::new_with_config(node_config()).unwrap()
+}
+
+/// Returns the configuration of such a node.
+pub fn node_config() -> NetabaseConfig {
+    NetabaseConfig {
         store: StoreOptions::in_memory(),
         listen_addresses: vec!["/memory/0".parse().unwrap()],
         mdns: MDNSDiscoveryConfig { enabled: false, ..Default::default() },
         ..NetabaseConfig::default()
-    };
-    Netabase::new_with_config(config).unwrap()
+    }
 }
 
 /// Returns a configuration with a port that is free.

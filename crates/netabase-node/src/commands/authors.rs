@@ -100,6 +100,10 @@ fn list(answer: &Value) -> Result<(), Failure> {
     }
     // The keys are there to be copied.
     table.print_wide()?;
+    for fast in items("fast") {
+        let fact = |name: &str| fast.get(name).map_or("-".to_owned(), text);
+        output::print_line(&format!("too fast: {}, {} records refused", fact("author"), fact("refused")))?;
+    }
     let is_listed =
         |author: &Value| items("authors").iter().any(|listed| listed.get("author") == Some(author));
     for author in items("refused").iter().filter(|author| !is_listed(author)) {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
+use netabase::Author;
 use netabase_client::{Answer, Client, record_path};
 use serde::Deserialize;
 use serde_json::Value;
@@ -173,6 +174,12 @@ pub(crate) struct QueryArguments {
     /// Also ask the peers that hold such records
     #[arg(long)]
     network: bool,
+    /// Only records of this author, a public key; the option can be repeated
+    #[arg(long, value_name = "AUTHOR", conflicts_with = "members")]
+    author: Vec<Author>,
+    /// Only records of the members of this closed network
+    #[arg(long)]
+    members: bool,
     #[command(flatten)]
     api: ApiArguments,
 }
@@ -185,6 +192,7 @@ pub(crate) async fn query(file: Option<&Path>, arguments: &QueryArguments) -> Ou
         ("reverse", arguments.reverse.then(|| "true".to_owned())),
         ("limit", Some(arguments.limit.to_string())),
         ("scope", arguments.network.then(|| "network".to_owned())),
+        ("authors", authors(arguments)),
     ]);
     let mut cursor = arguments.cursor.clone();
     let mut found: Vec<Value> = Vec::new();
@@ -213,6 +221,13 @@ pub(crate) async fn query(file: Option<&Path>, arguments: &QueryArguments) -> Ou
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns the parameter that names the authors, or `None` for all.
+fn authors(arguments: &QueryArguments) -> Option<String> {
+    let named: Vec<_> = arguments.author.iter().map(ToString::to_string).collect();
+    let members = arguments.members.then(|| "members".to_owned());
+    members.or_else(|| (!named.is_empty()).then(|| named.join(",")))
+}
+
 /// The records of a page, in the JSON of the node.
 #[derive(Deserialize)]
 struct Records<'a> {
@@ -239,6 +254,10 @@ fn say_report(page: &Value) {
     note!("{answered} of {} peers have answered", peers.len());
     for peer in peers.iter().filter(|peer| fact(peer, "answer") == "failed") {
         note!("peer {}: {}", fact(peer, "peer"), fact(peer, "reason"));
+    }
+    for peer in peers.iter().filter(|peer| fact(peer, "answer") == "cut_off") {
+        let peer = fact(peer, "peer");
+        note!("peer {peer} has more than is read of one peer: some of its records may be missing");
     }
 }
 

@@ -143,6 +143,9 @@ max_established = 15
 idle_timeout = '16s'
 [sync]
 interval = '17s'
+[authors]
+records_per_second = 18
+burst = 19
 ";
     /// The settings that only the program has.
     const OWN: [&str; 5] = ["schema", "replicate", "replicate_blobs", "log", "stop_timeout"];

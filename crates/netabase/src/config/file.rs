@@ -34,6 +34,7 @@ struct Settings {
     mdns: Mdns,
     connections: Connections,
     sync: Syncing,
+    authors: AuthorRate,
     // Settings of the program alone, and of applications.
     schema: Option<IgnoredAny>,
     replicate: Option<IgnoredAny>,
@@ -94,6 +95,13 @@ struct Syncing {
     interval: Option<Time>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AuthorRate {
+    records_per_second: Option<u32>,
+    burst: Option<u32>,
+}
+
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Mode {
@@ -122,7 +130,9 @@ fn set<T, U: From<T>>(target: &mut U, given: Option<T>) {
 impl From<Settings> for NetabaseConfig {
     fn from(settings: Settings) -> Self {
         let Settings { path, backend, network, root, listen, peers, mode, .. } = settings;
-        let Settings { call_timeout, lock_timeout, store, dht, mdns, connections, sync, .. } = settings;
+        let Settings {
+            call_timeout, lock_timeout, store, dht, mdns, connections, sync, authors: rate, ..
+        } = settings;
         let bytes = |given: Option<Bytes>| given.map(|Bytes(bytes)| bytes);
         let size =
             |given: Option<Bytes>| given.map(|Bytes(bytes)| usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -173,6 +183,8 @@ impl From<Settings> for NetabaseConfig {
         set(&mut config.connections.max_established, connections.max_established);
         set(&mut config.connections.idle_timeout, time(connections.idle_timeout));
         set(&mut config.sync_interval, time(sync.interval));
+        set(&mut config.author_records_per_second, rate.records_per_second);
+        set(&mut config.author_record_burst, rate.burst);
         config
     }
 }

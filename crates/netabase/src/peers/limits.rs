@@ -6,6 +6,7 @@ use netabase_store::Clock;
 
 use crate::mdns::limits::CLAIM_RENEWAL;
 use crate::protocol::limits::MAX_RUNS;
+use crate::replication::limits::{REPUBLISH_BATCH, REPUBLISH_PAUSE};
 use crate::rpc::limits::REQUEST_TIMEOUT;
 
 /// The share of all connections that is reserved for outgoing ones: one in this many.
@@ -74,6 +75,19 @@ pub const RECORDS_PER_SECOND: u32 = 10_000;
 /// The most records that a quiet peer may send in a burst.
 pub const RECORD_BURST: u32 = 50_000;
 
+/// The default of the new records of one author a second that peers may send: as many as a node
+/// publishes of what was written without peers.
+pub(crate) const AUTHOR_RECORDS_PER_SECOND: u32 = 256;
+/// The default of the new records of a quiet author that peers may send in a burst, which authors
+/// that write much at the same time share.
+pub(crate) const AUTHOR_RECORD_BURST: u32 = 10_240;
+/// The least burst of an author, however many write much at the same time.
+pub(crate) const MIN_AUTHOR_BURST: u32 = 1024;
+/// The most authors whose rates are kept. The one without news for longest is dropped first.
+pub(crate) const MAX_TRACKED_AUTHORS: usize = 4096;
+/// The time after the last refusal for which an author is reported as too fast.
+pub(crate) const AUTHOR_REFUSED_FOR: Duration = Duration::from_secs(10 * 60);
+
 /// The points of a grave offence: five in quick succession lead to a ban.
 pub(crate) const GRAVE_POINTS: u32 = 20;
 /// The points of a slight offence.
@@ -124,6 +138,14 @@ const _: () = assert!(SLOW_AT < BAN_AT && BAN_AT <= MAX_POINTS);
 const _: () = assert!(MAX_POINTS as u64 * POINT_LIFETIME.as_secs() <= BAN.as_secs());
 const _: () = assert!(BAN.as_secs() < MAX_BAN.as_secs() && MAX_BAN.as_secs() < FORGET_BANS_AFTER.as_secs());
 const _: () = assert!(RECORDS_PER_SECOND <= RECORD_BURST);
+// One author gets a part of what a peer may send, so that a peer can pass on others' records.
+const _: () = assert!(AUTHOR_RECORDS_PER_SECOND < RECORDS_PER_SECOND && AUTHOR_RECORD_BURST < RECORD_BURST);
+// Several authors share a burst before they have the least.
+const _: () = assert!(MIN_AUTHOR_BURST * 2 <= AUTHOR_RECORD_BURST);
+// What a node publishes late is not refused for its rate.
+const _: () = assert!(
+    REPUBLISH_BATCH as u64 * 1000 <= AUTHOR_RECORDS_PER_SECOND as u64 * REPUBLISH_PAUSE.as_millis() as u64
+);
 // A hello is affordable whatever else a peer sends.
 const _: () = assert!(HELLO_COST < RECORDS_PER_SECOND as usize);
 const _: () = assert!(MIN_HELLO_INTERVAL.as_secs() < HELLO_INTERVAL.as_secs());

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::platform::{self, Instant};
+use crate::query::authors::Authors;
 use crate::query::limits::{MAX_CACHED_BYTES, MAX_CACHED_PAGES};
 use crate::query::merge::FoundRecord;
 use crate::query::report::QueryReport;
@@ -40,6 +41,7 @@ pub(crate) struct FoundPages(Arc<Mutex<Vec<Slot>>>);
 #[derive(Debug)]
 struct Slot {
     raw: RawQuery,
+    authors: Authors,
     query: Arc<ResolvedQuery>,
     /// The lock of the task that fetches the page.
     turn: Arc<AsyncMutex<()>>,
@@ -60,6 +62,7 @@ struct Kept {
 #[derive(Debug)]
 pub(crate) struct Turn {
     raw: RawQuery,
+    authors: Authors,
     _turn: OwnedMutexGuard<()>,
 }
 
@@ -72,13 +75,25 @@ pub(crate) enum Cached {
     Turn(Turn),
 }
 
+impl Slot {
+    fn is_of(&self, raw: &RawQuery, authors: &Authors) -> bool {
+        self.raw == *raw && self.authors == *authors
+    }
+}
+
 impl FoundPages {
     /// Returns the cached page of an equal query if it is fresh, or else the right to fetch it.
     /// Waits for another task that is fetching it.
-    pub(crate) async fn get(&self, raw: &RawQuery, query: &Arc<ResolvedQuery>, max_age: Duration) -> Cached {
+    pub(crate) async fn get(
+        &self,
+        raw: &RawQuery,
+        query: &Arc<ResolvedQuery>,
+        authors: &Authors,
+        max_age: Duration,
+    ) -> Cached {
         let turn = {
             let mut slots = self.0.lock();
-            if let Some(slot) = slots.iter().find(|slot| slot.raw == *raw) {
+            if let Some(slot) = slots.iter().find(|slot| slot.is_of(raw, authors)) {
                 Arc::clone(&slot.turn)
             } else {
                 make_room(&mut slots, 0);
@@ -86,6 +101,7 @@ impl FoundPages {
                 let kept = None;
                 slots.push(Slot {
                     raw: raw.clone(),
+                    authors: authors.clone(),
                     query,
                     turn: Arc::clone(&turn),
                     is_outdated: false,
@@ -96,7 +112,7 @@ impl FoundPages {
         };
         let turn = turn.lock_owned().await;
         let mut slots = self.0.lock();
-        let slot = slots.iter_mut().find(|slot| slot.raw == *raw);
+        let slot = slots.iter_mut().find(|slot| slot.is_of(raw, authors));
         if let Some(slot) = slot {
             if let Some(kept) = slot.kept.as_ref().filter(|kept| platform::since(kept.at) <= max_age) {
                 return Cached::Page(kept.page.clone(), platform::since(kept.at));
@@ -104,7 +120,7 @@ impl FoundPages {
             slot.kept = None;
             slot.is_outdated = false;
         }
-        Cached::Turn(Turn { raw: raw.clone(), _turn: turn })
+        Cached::Turn(Turn { raw: raw.clone(), authors: authors.clone(), _turn: turn })
     }
 
     /// Stores a page, unless a change that affects it was committed meanwhile.
@@ -115,7 +131,9 @@ impl FoundPages {
             return;
         }
         make_room(&mut slots, bytes);
-        if let Some(slot) = slots.iter_mut().find(|slot| slot.raw == turn.raw && !slot.is_outdated) {
+        if let Some(slot) =
+            slots.iter_mut().find(|slot| slot.is_of(&turn.raw, &turn.authors) && !slot.is_outdated)
+        {
             let keys = page.records.iter().map(|found| found.key.clone()).collect();
             slot.kept = Some(Kept { page: page.clone(), keys, at: platform::now(), bytes });
         }

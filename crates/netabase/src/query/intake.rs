@@ -36,8 +36,10 @@ pub(crate) struct Intake {
 /// The outcome of an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// The number of records that were verified and match the query.
+    /// The number of records that were read: verified and matching, or of other authors.
     pub(crate) records: u64,
+    /// The number of those records that were read and left out for their author.
+    pub(crate) of_others: u64,
     /// The number of records that a later version of the program wrote.
     pub(crate) skipped: u64,
     pub(crate) refused_records: u64,
@@ -93,7 +95,11 @@ impl Intake {
             Ok(end) => {
                 for (key, envelope) in found {
                     outcome.records += 1;
-                    merge.add(&store, source, key, envelope);
+                    if merge.authors().passes(&envelope) {
+                        merge.add(&store, source, key, envelope);
+                    } else {
+                        outcome.of_others += 1;
+                    }
                 }
                 if !end.is_last {
                     go_on(&mut outcome, &asked.span, end.last.as_deref(), query.is_reverse());
@@ -118,7 +124,7 @@ impl Intake {
             }
             Err(_) => return Outcome::default().misbehaved(),
         };
-        let query = merge.query().clone();
+        let (query, authors) = (merge.query().clone(), merge.authors().clone());
         let mut outcome = Outcome::default();
         // The answer must make progress within the requested span.
         let is_honest = last.is_none_or(|last| asked.span.contains(last)) && (is_last || last.is_some());
@@ -139,6 +145,12 @@ impl Intake {
                 outcome.refuse(Some(Offence::passed_on(None, Refusal::InvalidKey)));
                 continue;
             };
+            // What is left out need not be verified. It counts for the limits of the peer.
+            if !authors.is_open() && Envelope::parse(value).is_ok_and(|claimed| !authors.passes(&claimed)) {
+                outcome.records += 1;
+                outcome.of_others += 1;
+                continue;
+            }
             let checked = match admission.check(Source::Query, peer, &key, value) {
                 Ok(checked) => checked,
                 Err(refused) => {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use netabase_store::query::ResolvedQuery;
 use netabase_store::{Envelope, NetabaseStore, RecordKey};
 
+use crate::query::authors::AuthorFilter;
 use crate::query::limits::MAX_REMEMBERED_RECORDS;
 
 /// The number of a source.
@@ -51,6 +52,7 @@ struct Held {
 #[derive(Debug)]
 pub(crate) struct Merge {
     query: Arc<ResolvedQuery>,
+    authors: AuthorFilter,
     sources: Vec<Progress>,
     held: HashMap<RecordKey, Held>,
     /// The entries that are still to be returned.
@@ -61,9 +63,13 @@ pub(crate) struct Merge {
 }
 
 impl Merge {
-    pub(crate) fn new(query: Arc<ResolvedQuery>) -> Self {
+    pub(crate) fn new(query: Arc<ResolvedQuery>, authors: AuthorFilter) -> Self {
         let (sources, held, waiting, remembered) = Default::default();
-        Self { query, sources, held, waiting, passed: None, remembered }
+        Self { query, authors, sources, held, waiting, passed: None, remembered }
+    }
+
+    pub(crate) fn authors(&self) -> &AuthorFilter {
+        &self.authors
     }
 
     pub(crate) fn query(&self) -> &Arc<ResolvedQuery> {
@@ -76,7 +82,7 @@ impl Merge {
         self.sources.len() - 1
     }
 
-    /// Adds a version of a record from a source.
+    /// Adds a version of a record from a source, which must pass the filter of authors.
     pub(crate) fn add(
         &mut self,
         store: &NetabaseStore,
@@ -105,7 +111,7 @@ impl Merge {
     /// Adds a version from a peer that is no source, or has not sent the record.
     pub(crate) fn confirm(&mut self, store: &NetabaseStore, key: RecordKey, envelope: &Envelope) {
         let Some(held) = self.held.get(&key) else { return };
-        if envelope.adds_to(&held.envelope) {
+        if self.authors.passes(envelope) && envelope.adds_to(&held.envelope) {
             let (newest, sources) =
                 (store.replica().join(&key, &held.envelope, envelope), held.sources.clone());
             self.replace(key, newest, sources);
@@ -242,7 +248,7 @@ impl Merge {
         let held = self.held.get(key)?;
         // An unreadable record counts as missing.
         let here = store.replica().version_for_peers(key).ok().flatten()?;
-        here.adds_to(&held.envelope).then_some(here)
+        (self.authors.passes(&here) && here.adds_to(&held.envelope)).then_some(here)
     }
 
     fn in_order(&self) -> Box<dyn Iterator<Item = (&Vec<u8>, &RecordKey)> + '_> {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 
+use crate::query::authors::Authors;
+
 /// How current the results of a query are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -37,6 +39,9 @@ pub enum Freshness {
 pub struct QueryOptions {
     /// How current the results must be. Default: [`Freshness::Found`].
     pub freshness: Freshness,
+    /// The authors whose records the query finds. Peers are not told: the query reads on until it
+    /// has enough of their records, or the limits below are reached. Default: all authors.
+    pub authors: Authors,
     /// The timeout of a page or of all records; the records that all peers have passed by then are
     /// returned. It does not apply to a stream. Default: `None`, which means
     /// [`call_timeout`](crate::NetabaseConfig::call_timeout).
@@ -56,6 +61,7 @@ impl Default for QueryOptions {
     fn default() -> Self {
         Self {
             freshness: Freshness::default(),
+            authors: Authors::default(),
             timeout: None,
             peer_timeout: Duration::from_secs(5),
             max_peers: 64,
@@ -77,6 +83,10 @@ pub struct QueryReport {
     pub all_holders_found: bool,
     /// The number of records that were skipped because a later version of the program wrote them.
     pub skipped: u64,
+    /// The number of records that this node and its peers have, and that other
+    /// [authors](QueryOptions::authors) than those asked for wrote. A record counts once for each
+    /// node that has it.
+    pub of_others: u64,
     /// The number of records that were skipped because they cannot be decoded.
     pub unreadable: u64,
     /// The age of the page if it comes from the cache, or `None`.

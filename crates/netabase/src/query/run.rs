@@ -17,6 +17,7 @@ use crate::error::NetabaseError;
 use crate::event_loop::command::Command;
 use crate::platform::{self, Instant};
 use crate::protocol::limits::MAX_PAGE_RECORDS;
+use crate::query::authors::AuthorFilter;
 use crate::query::holders::Holders;
 use crate::query::intake::{Asked, Intake};
 use crate::query::limits::{CONFIRM_BATCH, MAX_HOLDERS, MIN_PAGE_RECORDS, READ_AHEAD_RECORDS};
@@ -38,6 +39,7 @@ pub(crate) struct Run {
     pub(crate) query: Arc<ResolvedQuery>,
     /// The smallest scope that has all matching records.
     pub(crate) scope: Scope,
+    pub(crate) authors: AuthorFilter,
     pub(crate) options: QueryOptions,
     pub(crate) deadline: Option<Instant>,
     pub(crate) report: Arc<Mutex<QueryReport>>,
@@ -94,7 +96,7 @@ impl Run {
         let records = self.records.clone();
         let until = self.deadline;
         let asked = async {
-            let mut merge = Merge::new(Arc::clone(&self.query));
+            let mut merge = Merge::new(Arc::clone(&self.query), self.authors.clone());
             let mut asking = Asking::begin(self, &mut merge).await?;
             asking.go_on(merge).await
         };
@@ -236,11 +238,14 @@ impl Asking {
         let wanted = READ_AHEAD_RECORDS.min(usize::try_from(self.left).unwrap_or(READ_AHEAD_RECORDS));
         let records = usize::try_from(self.left).unwrap_or(usize::MAX);
         let records = records.clamp(MIN_PAGE_RECORDS, MAX_PAGE_RECORDS);
+        // A source whose first page had too few of the authors' records may have many of others'.
+        let is_open = self.run.authors.is_open();
         for (id, source) in self.sources.iter_mut().enumerate() {
             if source.asking || source.state == SourceState::Over || !merge.is_short(id, wanted) {
                 continue;
             }
             source.asking = true;
+            let records = if is_open || source.pages == 0 { records } else { MAX_PAGE_RECORDS };
             let asked = Asked { span: source.left.clone(), records };
             let answer = match source.peer {
                 None => local_answer(id, asked),

@@ -19,6 +19,7 @@ use crate::connection::processor::Processor;
 use crate::event_loop::command::Command;
 use crate::identity::Identity;
 use crate::limits::EVENT_CAPACITY;
+use crate::peers::authors::AuthorRates;
 use crate::peers::other_roots::OtherRoots;
 use crate::peers::presence::Presence;
 use crate::peers::score::PeerScores;
@@ -110,6 +111,7 @@ impl Told {
             known_peers: None,
             scores,
             processor: Processor::new(),
+            author_rates: AuthorRates::default(),
             other_roots: OtherRoots::new(None),
             standings: Standings::default(),
             traces: Traces::default(),

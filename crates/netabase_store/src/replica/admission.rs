@@ -5,7 +5,7 @@ use crate::changes::change::StoreEvent;
 use crate::core::is_in_tombstones;
 use crate::error::StoreError;
 use crate::model::merge;
-use crate::version::admit::{self, Refusal, VerifiedRecord};
+use crate::version::admit::{self, AuthorLimit, Refusal, VerifiedRecord};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
@@ -66,8 +66,23 @@ impl Replica<'_> {
     /// Checks and queues like [`Replica::admit`], for a caller that reports refusals itself with
     /// their sender: a refusal is counted, and the observer is not called.
     pub fn admit_quietly(self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
+        self.admit_limited(key, value, None)
+    }
+
+    /// Checks and queues like [`Replica::admit_quietly`], and refuses a record as
+    /// [`TooFast`](Refusal::TooFast) if no version of it is here and `limit` allows none of its
+    /// authors another one.
+    ///
+    /// A record is counted for all its authors when it is queued. Records of this store's own
+    /// author, and all records of a closed network, are not limited.
+    pub fn admit_limited(
+        self,
+        key: &[u8],
+        value: &[u8],
+        limit: Option<&dyn AuthorLimit>,
+    ) -> Result<bool, Refusal> {
         let parsed = RecordKey::parse(key).map_err(Refusal::from);
-        let outcome = parsed.and_then(|key| self.core().admit(&key, value));
+        let outcome = parsed.and_then(|key| self.core().admit(&key, value, limit));
         outcome.inspect_err(|reason| self.core().count_refusal(*reason))
     }
 

@@ -59,8 +59,9 @@ impl<'a> Replica<'a> {
             return Err(MembersError::NotRoot { signer: signed.signer(), root: members.root() }.into());
         }
         let current = members.current();
-        match (admit::admit(self.core(), &key, signed.as_bytes()), current) {
-            (Ok(Admitted::New(VerifiedRecord { key, envelope, secondary, .. })), _) => {
+        match (admit::admit(self.core(), &key, signed.as_bytes(), None), current) {
+            (Ok(Admitted::New { record, .. }), _) => {
+                let VerifiedRecord { key, envelope, secondary, .. } = record;
                 self.store.submit_op(
                     Op::Put { key, envelope, secondary, origin: Origin::Local, lease: Lease::None },
                     done,

@@ -110,7 +110,8 @@ impl Core {
         envelope.is_signed() && self.is_limited(key, envelope)
     }
 
-    fn is_limited(&self, key: &RecordKey, envelope: &Envelope) -> bool {
+    /// Returns whether a version is of other authors, whose records are limited.
+    pub(crate) fn is_limited(&self, key: &RecordKey, envelope: &Envelope) -> bool {
         let is_own = |own| author_of(envelope) == own || envelope.contribution_of(own).is_some();
         key.policy() != WritePolicy::Root && !self.author().is_some_and(is_own)
     }

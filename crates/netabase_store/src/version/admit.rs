@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::error::{StoreError, ValueError, WriteError};
 use crate::model::limits::MAX_RECORD_BLOBS;
 use crate::model::schema::{IndexKeys, ModelSchema};
-use crate::version::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef};
+use crate::version::envelope::{Author, Bundle, Envelope, EnvelopeError, EnvelopeRef};
 use crate::version::limits::{
     BYTES_PER_RECORD, IDLE_TOMBSTONE_COST, MAX_CLOCK_SKEW, MAX_CONTRIBUTIONS, MAX_INDEX_KEY_BYTES,
     MAX_INDEX_KEYS,
@@ -77,8 +77,8 @@ pub enum Refusal {
     /// The node has slowed or banned the sender for earlier offences.
     #[error("the node has slowed the sender for what it has sent before")]
     Slowed,
-    /// The sender has sent more in a short time than a node takes from one peer.
-    #[error("more was sent in a short time than a node takes from one peer")]
+    /// More came in a short time than a node takes from one peer, or of one author.
+    #[error("more was sent in a short time than a node takes from one peer or of one author")]
     TooFast,
     /// Too many requests are waiting at the node, or it is not ready to answer any.
     #[error("too many requests are waiting at the node, or it is not ready yet")]
@@ -200,7 +200,11 @@ pub(crate) enum Admitted {
     /// This very version is already here.
     Known,
     /// A version that is to be stored.
-    New(VerifiedRecord),
+    New {
+        record: VerifiedRecord,
+        /// Whether it counts against the limits of its authors.
+        is_counted: bool,
+    },
 }
 
 /// A record whose form, time, value and signature have been checked.
@@ -215,8 +219,28 @@ pub(crate) struct VerifiedRecord {
     pub(crate) model: Option<&'static ModelSchema>,
 }
 
+/// A limit of the new records of each author. [`Replica::admit_limited`] asks it.
+///
+/// [`Replica::admit_limited`]: crate::replica::Replica::admit_limited
+pub trait AuthorLimit {
+    /// Returns whether one more new record of an author may be stored.
+    fn allows(&self, author: Author) -> bool;
+
+    /// Counts a new record of an author, which was verified and is stored.
+    fn count(&self, author: Author);
+
+    /// Notes that a record was refused since [`allows`](Self::allows) has said no. Its signature
+    /// was not checked.
+    fn note_refused(&self, author: Author);
+}
+
 /// Checks a record that a peer sent; the cheapest checks come first.
-pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitted, Refusal> {
+pub(crate) fn admit(
+    core: &Core,
+    key: &RecordKey,
+    value: &[u8],
+    limit: Option<&dyn AuthorLimit>,
+) -> Result<Admitted, Refusal> {
     let envelope = check_form(core, value)?;
     let envelope = allowed(core, key, envelope)?;
     check_parts(core, key, &envelope)?;
@@ -225,8 +249,11 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
     if !ends_or_counts(core, &envelope, current.as_ref()) {
         return Err(Refusal::Expired);
     }
+    // A version of a stored record adds none, and what a network's root allows is not limited.
+    let limit =
+        limit.filter(|_| current.is_none() && core.members().is_none() && core.is_limited(key, &envelope));
     if envelope.is_bundle() {
-        return admit_bundle(core, key, envelope, current.as_ref());
+        return admit_bundle(core, key, envelope, current.as_ref(), limit);
     }
     if let Some(current) = &current {
         if current.as_bytes() == envelope.as_bytes() {
@@ -243,9 +270,22 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
     }
     core.check_floor(&envelope, current.as_ref())?;
     core.check_quota(key, &envelope, current.as_ref())?;
+    check_limit(limit, &envelope)?;
     let secondary = check_value(core, key, &envelope).map_err(|reason| blame(key, &envelope, reason))?;
     envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
-    Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model: None }))
+    let record = VerifiedRecord { key: key.clone(), envelope, secondary, model: None };
+    Ok(Admitted::New { record, is_counted: limit.is_some() })
+}
+
+/// Refuses a new record if the limit allows none of its authors another one. The others of a merged
+/// record would otherwise suffer from one of them.
+fn check_limit(limit: Option<&dyn AuthorLimit>, envelope: &Envelope) -> Result<(), Refusal> {
+    let Some(limit) = limit else { return Ok(()) };
+    if envelope.view().authors().any(|author| limit.allows(author)) {
+        return Ok(());
+    }
+    envelope.view().authors().for_each(|author| limit.note_refused(author));
+    Err(Refusal::TooFast)
 }
 
 /// Checks a bundle: only contributions that are not stored yet are checked.
@@ -254,6 +294,7 @@ fn admit_bundle(
     key: &RecordKey,
     envelope: Envelope,
     current: Option<&Envelope>,
+    limit: Option<&dyn AuthorLimit>,
 ) -> Result<Admitted, Refusal> {
     let here = current.map(Envelope::contributions).unwrap_or_default();
     let (known, news): (Vec<_>, Vec<_>) =
@@ -267,9 +308,11 @@ fn admit_bundle(
     }
     core.check_floor(&envelope, current)?;
     core.check_quota(key, &envelope, current)?;
+    check_limit(limit, &envelope)?;
     check_contributions(core, key, &news)?;
     let (secondary, model) = (IndexKeys::default(), None);
-    Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model }))
+    let record = VerifiedRecord { key: key.clone(), envelope, secondary, model };
+    Ok(Admitted::New { record, is_counted: limit.is_some() })
 }
 
 /// Checks parts of a bundle: the values of all of them before the signature of any, which costs

@@ -47,6 +47,7 @@ impl Asking {
     fn count(&self, id: SourceId, outcome: &Outcome, bytes: usize) -> (u64, u64, u64) {
         let mut report = self.run.report.lock();
         report.skipped += outcome.skipped;
+        report.of_others += outcome.of_others;
         let peer = self.sources.get(id).and_then(|source| source.peer);
         let Some(holder) = report.peers.iter_mut().find(|holder| Some(holder.peer) == peer) else {
             report.local_records += outcome.records;

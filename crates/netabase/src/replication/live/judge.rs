@@ -180,7 +180,8 @@ impl Judge {
             Ok(true) => Finding::Good,
             Ok(false) => self.repetition(envelope),
             Err(refused) => {
-                if refused.reason == Refusal::Busy {
+                // A sync session fetches what was refused for now.
+                if matches!(refused.reason, Refusal::Busy | Refusal::TooFast) {
                     self.live.overrun().add(peer);
                 }
                 refused.offence.map_or(Finding::Useless, Finding::Refused)

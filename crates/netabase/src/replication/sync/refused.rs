@@ -45,6 +45,12 @@ impl Refused {
         }
     }
 
+    /// Forgets the versions that were refused for a while only.
+    pub(super) fn forget_for_a_while(&mut self) {
+        self.for_a_while.clear();
+        self.ends.clear();
+    }
+
     /// Returns whether a version was recently refused for lack of space.
     pub(super) fn lacks_room(&mut self, now: Instant) -> bool {
         while self.ends.front().is_some_and(|(until, _)| *until <= now) {
@@ -93,6 +99,10 @@ mod tests {
         assert_eq!(known(&mut refused, now + NO_ROOM_FOR * 2), [true, false, false, false]);
         assert!(!refused.lacks_room(now + NO_ROOM_FOR * 2));
         assert!(refused.ends.is_empty() && refused.for_a_while.is_empty());
+        refused.add_for_a_while([id(4)], now);
+        refused.forget_for_a_while();
+        assert_eq!(known(&mut refused, now), [true, false, false, false]);
+        assert!(!refused.lacks_room(now));
     }
 
     #[test]

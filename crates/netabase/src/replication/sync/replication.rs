@@ -258,6 +258,16 @@ impl Replications {
         self.has_changed();
     }
 
+    /// Has the versions fetched again that were refused for lack of space, or for their author.
+    pub(crate) fn fetch_refused_again(&self) {
+        for entry in self.entries() {
+            // Running sessions remember no more of them from here on.
+            entry.sync();
+            entry.refused.lock().forget_for_a_while();
+        }
+        self.has_changed();
+    }
+
     fn has_changed(&self) {
         self.0.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
     }

@@ -10,7 +10,7 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope, ScopePa
 
 use crate::admission::{Admission, Offence, Source};
 use crate::outcome::VersionId;
-use crate::peers::score::PeerScores;
+use crate::peers::score::{PeerScores, Throttle};
 use crate::protocol::record::{Failure, PutAnswer};
 use crate::protocol::sync as wire;
 use crate::protocol::sync::{Need, Records, Request, WireScope};
@@ -79,13 +79,20 @@ impl Responder {
         request: Request<'_>,
         refused: &mut Vec<Offence>,
     ) -> Result<Vec<u8>, Failure> {
-        // Sent records are charged one by one.
-        let records = 1;
+        let scope = self.scope(wire_scope).ok_or(Failure::Other);
         // The request of a peer without quota is not carried out.
-        if !self.scores.allow_records(&peer, records) {
-            return Err(Failure::Busy);
+        match self.scores.check_records(&peer, records_in(&request)) {
+            Ok(()) => {}
+            Err(throttle) => {
+                let is_given = matches!(request, Request::Give(_)) && throttle == Throttle::TooFast;
+                if is_given && scope.is_ok_and(|scope| self.replications.keeps(&scope)) {
+                    // This node fetches the records at its own pace.
+                    self.overrun.add(peer);
+                }
+                return Err(Failure::Busy);
+            }
         }
-        let scope = self.scope(wire_scope).ok_or(Failure::Other)?;
+        let scope = scope?;
         match request {
             Request::Reconcile { count, message } => {
                 self.of_set(peer, &scope, |set| self.reconcile(peer, &scope, set, count, message))
@@ -196,6 +203,10 @@ impl Responder {
             }
         };
         let answers: Vec<_> = records.iter().map(&mut take).collect();
+        if answers.contains(&PutAnswer::Refused(Refusal::TooFast)) {
+            // This node fetches them at its own pace.
+            self.overrun.add(peer);
+        }
         let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
         let received = u64::try_from(stored).unwrap_or(u64::MAX);
         self.replications.count(scope, &SyncReport { received, ..SyncReport::default() });
@@ -224,6 +235,14 @@ impl Responder {
             }
         }
         Ok(records.later())
+    }
+}
+
+/// Returns the number of records that a request counts as.
+fn records_in(request: &Request<'_>) -> usize {
+    match request {
+        Request::Give(records) => records.len().max(1),
+        Request::Reconcile { .. } | Request::Fetch(_) | Request::Range { .. } | Request::Later(_) => 1,
     }
 }
 

@@ -97,6 +97,8 @@ struct Session<'a> {
     /// The number of consecutive pages without a new record.
     idle_pages: usize,
     has_streamed: bool,
+    /// The number of requests for an immediate comparison when the session began.
+    generation: u64,
     /// The number of consecutive records that were refused for lack of space.
     full: usize,
     /// For a value: the records of which this node has later versions than the peer.
@@ -136,6 +138,7 @@ impl<'a> Session<'a> {
             pace: Pace::new(now),
             idle_pages: 0,
             has_streamed: false,
+            generation: entry.generation(),
             full: 0,
             outdated: Vec::new(),
         })
@@ -210,7 +213,10 @@ impl<'a> Session<'a> {
         self.report.outdated += number(outdated.len());
         self.report.refused += number((refused_ids.len() + no_room_ids.len()).saturating_sub(outdated.len()));
         self.entry.refuse(refused_ids);
-        self.entry.has_no_room_for(no_room_ids, platform::now());
+        // The author may be allowed since the records were looked at.
+        if self.entry.generation() == self.generation {
+            self.entry.has_no_room_for(no_room_ids, platform::now());
+        }
         self.full = if news > 0 { 0 } else { self.full + full };
         if self.wire.value.is_some() {
             let room = MAX_OUTDATED.saturating_sub(self.outdated.len());
