@@ -1,8 +1,11 @@
 //! A wrapper of identify that bounds how often a peer may identify itself.
 //!
-//! Each time costs every behaviour of the node a look at the peer's addresses and protocols.
+//! Each time costs every behaviour of the node a look at the peer's addresses and protocols. Of what
+//! comes too fast, the last one is kept until its turn, so that this node knows what a peer has
+//! become.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use libp2p::core::Endpoint;
@@ -10,14 +13,14 @@ use libp2p::core::transport::PortUse;
 use libp2p::identify;
 use libp2p::swarm::behaviour::ConnectionClosed;
 use libp2p::swarm::{
-    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+    ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 
-use crate::connection::limits::{IDENTIFY_BURST, IDENTIFY_PER_SECOND, MAX_IGNORED_IDENTIFIES};
+use crate::connection::limits::{IDENTIFY_BURST, IDENTIFY_PER_SECOND};
 use crate::connection::processor::Processor;
-use crate::platform;
+use crate::platform::{self, Sleep, sleep};
 use crate::rpc::token_bucket::TokenBucket;
 
 /// The behaviour of identify.
@@ -26,15 +29,16 @@ pub struct Behaviour {
     identify: identify::Behaviour,
     rates: HashMap<ConnectionId, Rate>,
     processor: Processor,
-    /// The connections to close.
-    closing: VecDeque<(PeerId, ConnectionId)>,
+    /// The time at which something that was kept has its turn, if anything was.
+    next_turn: Option<Pin<Box<Sleep>>>,
 }
 
 /// What a connection may still do.
-#[derive(Debug)]
 struct Rate {
+    peer: PeerId,
     allowed: TokenBucket,
-    ignored: u32,
+    /// The last event that came too fast.
+    kept: Option<THandlerOutEvent<identify::Behaviour>>,
 }
 
 impl std::fmt::Debug for Behaviour {
@@ -45,7 +49,27 @@ impl std::fmt::Debug for Behaviour {
 
 impl Behaviour {
     pub(crate) fn new(identify: identify::Behaviour, processor: Processor) -> Self {
-        Self { identify, rates: HashMap::new(), processor, closing: VecDeque::new() }
+        Self { identify, rates: HashMap::new(), processor, next_turn: None }
+    }
+
+    fn take(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<identify::Behaviour>) {
+        let Self { identify, processor, .. } = self;
+        processor.time(peer, || identify.on_connection_handler_event(peer, connection, event));
+    }
+
+    /// Takes what has its turn now.
+    fn take_kept(&mut self) {
+        let now = platform::now();
+        let is_due = |rate: &mut Rate| rate.kept.is_some() && rate.allowed.take(1.0, now);
+        let due = self.rates.iter_mut().filter_map(|(connection, rate)| {
+            if is_due(rate) { Some((rate.peer, *connection, rate.kept.take()?)) } else { None }
+        });
+        for (peer, connection, event) in due.collect::<Vec<_>>() {
+            self.take(peer, connection, event);
+        }
+        let waits = self.rates.values_mut().filter(|rate| rate.kept.is_some());
+        let wait = waits.map(|rate| rate.allowed.time_until(1.0, now)).min();
+        self.next_turn = wait.map(|wait| Box::pin(sleep(wait)));
     }
 }
 
@@ -98,25 +122,23 @@ impl NetworkBehaviour for Behaviour {
         event: THandlerOutEvent<Self>,
     ) {
         let now = platform::now();
-        let full = || TokenBucket::new(IDENTIFY_PER_SECOND, IDENTIFY_BURST, now);
-        let rate = self.rates.entry(connection).or_insert_with(|| Rate { allowed: full(), ignored: 0 });
+        let allowed = || TokenBucket::new(IDENTIFY_PER_SECOND, IDENTIFY_BURST, now);
+        let rate =
+            self.rates.entry(connection).or_insert_with(|| Rate { peer, allowed: allowed(), kept: None });
         if rate.allowed.take(1.0, now) {
-            rate.ignored = 0;
-            let identify = &mut self.identify;
-            return self
-                .processor
-                .time(peer, || identify.on_connection_handler_event(peer, connection, event));
+            rate.kept = None;
+            return self.take(peer, connection, event);
         }
-        rate.ignored += 1;
-        if rate.ignored == MAX_IGNORED_IDENTIFIES {
-            self.closing.push_back((peer, connection));
-        }
+        rate.kept = Some(event);
+        let wait = rate.allowed.time_until(1.0, now);
+        self.next_turn.get_or_insert_with(|| Box::pin(sleep(wait)));
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        if let Some((peer_id, connection)) = self.closing.pop_front() {
-            let connection = CloseConnection::One(connection);
-            return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection });
+        while let Some(turn) = &mut self.next_turn
+            && turn.as_mut().poll(context).is_ready()
+        {
+            self.take_kept();
         }
         self.identify.poll(context)
     }

@@ -43,11 +43,10 @@ pub(crate) const MAX_KAD_MESSAGES: usize = 8;
 /// The time that a peer has to send or read the next piece of a message. Then the stream ends.
 pub(crate) const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The rate at which a peer may identify itself on a connection, and be told of this node, and the
-/// most at once: a push for each address of a machine with many. Further times are ignored.
+/// most at once. Of further ones the last waits for its turn.
 pub(crate) const IDENTIFY_PER_SECOND: f64 = 0.5;
-pub(crate) const IDENTIFY_BURST: f64 = 64.0;
-/// The ignored times in a row after which the connection is closed.
-pub(crate) const MAX_IGNORED_IDENTIFIES: u32 = 64;
+pub(crate) const IDENTIFY_BURST: f64 = 8.0;
+
 /// The part of the machine's cores that peers may take together. While they take more, nothing is
 /// read of those that take more than their share, for [`SHORTEST_PAUSE`] to [`LONGEST_PAUSE`].
 pub(crate) const PEER_CORES: f64 = 0.5;
