@@ -37,19 +37,25 @@ pub(crate) enum Source {
 
 /// The treatment of the records of one source.
 struct Policy {
-    /// Whether a record that costs more than a plain one is charged to its sender, and refused
-    /// unseen if the sender's quota is used up. Records that this node has requested are not
-    /// charged.
-    is_charged: bool,
-    /// Whether a new record counts against the rate of its author. What this node has requested
-    /// does not.
-    is_limited: bool,
+    charge: Charge,
     /// Whether a sender is blamed for an invalid value that it has signed itself. Senders of other
     /// sources are taken to forward what they store, whatever the version of the model.
     blames_author: bool,
     /// Whether [`why`](crate::Netabase::why) shows an accepted record.
     is_traced: bool,
     reports: Reports,
+}
+
+/// Who is charged for a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Charge {
+    /// Nobody: this node has requested the record.
+    Nobody,
+    /// The author: a new record counts against its rate. The sender was charged before.
+    Author,
+    /// The author, and the sender for what a record costs beyond a plain one: the record is refused
+    /// unseen if the sender's quota is used up.
+    SenderAndAuthor,
 }
 
 /// Which refusals are reported to the event loop, for subscribers and the peer score.
@@ -74,21 +80,16 @@ impl Source {
         // Every repair pass meets the records of former members again.
         const BEHIND_OR_FORMER: &[Refusal] =
             &[NotMember, RefusedAuthor, Outdated, Expired, TooLarge, OverQuota, Full, Busy, StoreFailed];
-        let row = |is_charged, is_limited, blames_author, is_traced, reports| Policy {
-            is_charged,
-            is_limited,
-            blames_author,
-            is_traced,
-            reports,
-        };
+        let row =
+            |charge, blames_author, is_traced, reports| Policy { charge, blames_author, is_traced, reports };
         match self {
-            Self::Put | Self::Kademlia => row(true, true, true, true, Reports::All),
-            Self::Copy => row(false, false, true, false, Reports::All),
-            Self::Query => row(false, false, false, false, Reports::AllBut(&[Expired, RefusedAuthor])),
-            Self::Live => row(false, true, false, true, Reports::Offences),
-            Self::Given => row(true, true, false, false, Reports::All),
-            Self::Fetched => row(false, false, false, false, Reports::AllBut(BEHIND)),
-            Self::Repair => row(false, false, true, false, Reports::AllBut(BEHIND_OR_FORMER)),
+            Self::Put | Self::Kademlia => row(Charge::SenderAndAuthor, true, true, Reports::All),
+            Self::Copy => row(Charge::Nobody, true, false, Reports::All),
+            Self::Query => row(Charge::Nobody, false, false, Reports::AllBut(&[Expired, RefusedAuthor])),
+            Self::Live => row(Charge::Author, false, true, Reports::Offences),
+            Self::Given => row(Charge::SenderAndAuthor, false, false, Reports::All),
+            Self::Fetched => row(Charge::Nobody, false, false, Reports::AllBut(BEHIND)),
+            Self::Repair => row(Charge::Nobody, true, false, Reports::AllBut(BEHIND_OR_FORMER)),
         }
     }
 }
@@ -130,10 +131,12 @@ impl Admission {
         value: &[u8],
     ) -> Result<bool, Refused> {
         let (policy, replica) = (source.policy(), self.store.replica());
-        if policy.is_charged && !self.scores.allow_cost(&peer, replica.admission_cost(key, value)) {
+        if policy.charge == Charge::SenderAndAuthor
+            && !self.scores.allow_cost(&peer, replica.admission_cost(key, value))
+        {
             return Err(Refused { reason: Refusal::TooFast, offence: None });
         }
-        let limit = self.author_rates.limit().filter(|_| policy.is_limited);
+        let limit = self.author_rates.limit().filter(|_| policy.charge != Charge::Nobody);
         let is_news = replica.admit_limited(key, value, limit).map_err(|reason| {
             let offence = policy.report(peer, key, value, reason);
             Refused { reason, offence }
@@ -314,15 +317,12 @@ mod tests {
     #[test]
     fn only_what_peers_send_unasked_is_charged() {
         for source in [Source::Put, Source::Kademlia, Source::Given] {
-            assert!(source.policy().is_charged && source.policy().is_limited, "{source:?}");
+            assert_eq!(source.policy().charge, Charge::SenderAndAuthor, "{source:?}");
         }
-        // Live changes are charged before gossip sees them.
-        assert!(Source::Live.policy().is_limited);
-        for source in [Source::Copy, Source::Query, Source::Live, Source::Fetched, Source::Repair] {
-            assert!(!source.policy().is_charged, "{source:?}");
-        }
+        // Live changes are charged to their sender before gossip sees them.
+        assert_eq!(Source::Live.policy().charge, Charge::Author);
         for source in [Source::Copy, Source::Query, Source::Fetched, Source::Repair] {
-            assert!(!source.policy().is_limited, "{source:?}");
+            assert_eq!(source.policy().charge, Charge::Nobody, "{source:?}");
         }
     }
 }

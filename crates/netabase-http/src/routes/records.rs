@@ -324,7 +324,9 @@ fn authors_of(params: &mut Params) -> Answer<Authors> {
 /// Returns the problem of a query for members where there are none.
 fn no_members(error: NetabaseError) -> Problem {
     match error {
-        NetabaseError::Store(StoreError::Members(error)) => Problem::parameter("authors", error),
+        NetabaseError::Store(StoreError::Members(_)) => {
+            Problem::parameter("authors", "asks for the members of an open network, which has none")
+        }
         error => error.into(),
     }
 }

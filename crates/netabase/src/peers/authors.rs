@@ -49,7 +49,7 @@ impl AuthorRates {
     /// Makes the rates of a node; without a rate in the settings nothing is limited.
     pub(crate) fn new(config: &NetabaseConfig) -> Self {
         let (per_second, burst) = (config.author_records_per_second, config.author_record_burst);
-        let rates = LruCache::with_hasher(MAX_TRACKED_AUTHORS, RandomState::new());
+        let rates = LruCache::with_hasher(MAX_TRACKED_AUTHORS, platform::random_hasher());
         let authors = Mutex::new(Authors { rates, busy: Vec::new() });
         Self((per_second > 0).then(|| Arc::new(Rates { per_second, burst, authors })))
     }

@@ -144,7 +144,7 @@ const _: () = assert!(AUTHOR_RECORDS_PER_SECOND < RECORDS_PER_SECOND && AUTHOR_R
 const _: () = assert!(MIN_AUTHOR_BURST * 2 <= AUTHOR_RECORD_BURST);
 // What a node publishes late is not refused for its rate.
 const _: () = assert!(
-    REPUBLISH_BATCH as u64 * 1000 <= AUTHOR_RECORDS_PER_SECOND as u64 * REPUBLISH_PAUSE.as_millis() as u64
+    REPUBLISH_BATCH as u128 * 1000 <= AUTHOR_RECORDS_PER_SECOND as u128 * REPUBLISH_PAUSE.as_millis()
 );
 // A hello is affordable whatever else a peer sends.
 const _: () = assert!(HELLO_COST < RECORDS_PER_SECOND as usize);

@@ -63,7 +63,7 @@ struct Kept {
 pub(crate) struct Turn {
     raw: RawQuery,
     authors: Authors,
-    _turn: OwnedMutexGuard<()>,
+    _guard: OwnedMutexGuard<()>,
 }
 
 /// The cache's answer to a query.
@@ -120,7 +120,7 @@ impl FoundPages {
             slot.kept = None;
             slot.is_outdated = false;
         }
-        Cached::Turn(Turn { raw: raw.clone(), authors: authors.clone(), _turn: turn })
+        Cached::Turn(Turn { raw: raw.clone(), authors: authors.clone(), _guard: turn })
     }
 
     /// Stores a page, unless a change that affects it was committed meanwhile.
