@@ -69,7 +69,8 @@ impl Ground {
         }
     }
 
-    /// Returns where an honest peer listens. Each has a prefix of its own, where there are prefixes.
+    /// Returns where an honest peer listens. Each has a prefix of its own, where there are
+    /// prefixes.
     pub(super) fn peer(self, number: u8) -> Multiaddr {
         let (ip, port) = match self {
             Self::Loopback => (Ipv4Addr::LOCALHOST, 0),
@@ -86,7 +87,8 @@ impl Ground {
         }
     }
 
-    /// Returns where strangers come from: the first addresses of all prefixes, then the second ones.
+    /// Returns where strangers come from: the first addresses of all prefixes, then the second
+    /// ones.
     pub(super) fn stranger(self, number: u32) -> Ipv4Addr {
         match self {
             Self::Loopback => Ipv4Addr::from_bits(LOOPBACK_STRANGERS.to_bits() + (number & LOOPBACK_MASK)),

@@ -1,8 +1,8 @@
 //! A wrapper of identify that bounds how often a peer may identify itself.
 //!
-//! Each time costs every behaviour of the node a look at the peer's addresses and protocols. Of what
-//! comes too fast, the last one is kept until its turn, so that this node knows what a peer has
-//! become.
+//! Each time costs every behaviour of the node a look at the peer's addresses and protocols. Of
+//! what comes too fast, the last one is kept until its turn, so that this node knows what a peer
+//! has become.
 
 use std::collections::HashMap;
 use std::pin::Pin;

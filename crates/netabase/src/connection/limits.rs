@@ -36,9 +36,9 @@ pub(crate) const SMALL_KAD_BYTES: usize = 8 * 1024;
 /// The most bytes of larger messages of Kademlia in memory, read or not sent yet. Further ones end
 /// their streams.
 pub(crate) const MAX_KAD_BYTES: usize = 16 * 1024 * 1024;
-/// The most messages of Kademlia on one stream, which then ends. libp2p sends one, and others open a
-/// new stream: what waits in a stream is read even while its connection pauses, since it would hold
-/// memory.
+/// The most messages of Kademlia on one stream, which then ends. libp2p sends one, and others open
+/// a new stream: what waits in a stream is read even while its connection pauses, since it would
+/// hold memory.
 pub(crate) const MAX_KAD_MESSAGES: usize = 8;
 /// The time that a peer has to send or read the next piece of a message. Then the stream ends.
 pub(crate) const PIECE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -105,7 +105,8 @@ impl Accounts {
         self.peers.entry(peer).or_insert_with(|| Account::new(now)).add(time, useful, now);
     }
 
-    /// Forgets the peer that has taken the least if there are too many; those with connections stay.
+    /// Forgets the peer that has taken the least if there are too many; those with connections
+    /// stay.
     fn make_room(&mut self, newcomer: &PeerId, now: Instant) {
         if self.peers.len() < MAX_ACCOUNTS || self.peers.contains_key(newcomer) {
             return;
@@ -296,7 +297,8 @@ impl Drop for Connected {
 }
 
 thread_local! {
-    /// Whether the task that runs on this thread does not know its peer, and the peer once it is known.
+    /// Whether the task that runs on this thread does not know its peer, and the peer once it is
+    /// known.
     static IS_UNKNOWN: Cell<bool> = const { Cell::new(false) };
     static CURRENT: RefCell<Option<PeerId>> = const { RefCell::new(None) };
 }

@@ -3,8 +3,8 @@
 //!
 //! Peers claim addresses freely. The routing table tells others of a peer that was never reached at
 //! the hosts alone that it has connected from. Its claims of other hosts are tried if it stays, and
-//! forgotten when it leaves, so that nobody fills the routing table with peers that do not exist, or
-//! makes this node and others dial hosts of its choice.
+//! forgotten when it leaves, so that nobody fills the routing table with peers that do not exist,
+//! or makes this node and others dial hosts of its choice.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

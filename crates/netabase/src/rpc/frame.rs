@@ -32,8 +32,8 @@ pub(crate) fn behaviour(name: StreamProtocol, max_value_bytes: usize, requests: 
     framed(name, max_frame_bytes(max_value_bytes), requests)
 }
 
-/// Creates the behaviour of the protocol `name` with frames of at most `limit` bytes, whose requests
-/// have the memory `requests`.
+/// Creates the behaviour of the protocol `name` with frames of at most `limit` bytes, whose
+/// requests have the memory `requests`.
 pub(crate) fn framed(name: StreamProtocol, limit: usize, requests: ByteBudget) -> Behaviour {
     let config = request_response::Config::default()
         .with_request_timeout(REQUEST_TIMEOUT)

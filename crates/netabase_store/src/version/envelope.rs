@@ -537,7 +537,8 @@ impl<'a> EnvelopeRef<'a> {
         if self.0.first() == Some(&BUNDLE) { Bundle::of(self.0) } else { None }
     }
 
-    /// Returns the authors: those of the contributions of a bundle, or the one of a signed envelope.
+    /// Returns the authors: those of the contributions of a bundle, or the one of a signed
+    /// envelope.
     pub(crate) fn authors(self) -> impl Iterator<Item = Author> + 'a {
         let bundle = self.bundle();
         let alone = if bundle.is_none() { self.author() } else { None };
