@@ -2,9 +2,9 @@
 //! loopback.
 //!
 //! In the namespace the whole block is local, so every address of it can be bound, and whoever
-//! listens on all addresses answers on each. A Netabase dials from a new port and leaves its address
-//! to the kernel, which takes the source that the route to the node names. So the route is changed
-//! before each honest peer dials.
+//! listens on all addresses answers on each. A Netabase dials from a new port and leaves its
+//! address to the kernel, which takes the source that the route to the node names. So the route is
+//! changed before each honest peer dials.
 //!
 //! | addresses | whose |
 //! | --- | --- |
@@ -60,7 +60,7 @@ impl Ground {
         }
     }
 
-    /// Returns where an honest peer listens. Each has a prefix of its own, where there are prefixes.
+    /// Returns where an honest peer listens. Each has a prefix of its own, where there are any.
     pub(super) fn peer(self, number: u8) -> Multiaddr {
         let ip = match self {
             Self::Loopback => Ipv4Addr::LOCALHOST,
@@ -87,7 +87,7 @@ impl Ground {
         }
     }
 
-    /// Returns where strangers come from: the first addresses of all prefixes, then the second ones.
+    /// Returns where strangers come from: the first addresses of all prefixes, then the second.
     pub(super) fn stranger(self, number: u32) -> Ipv4Addr {
         match self {
             Self::Loopback => Ipv4Addr::from_bits(LOOPBACK_STRANGERS.to_bits() + (number & LOOPBACK_MASK)),

@@ -32,8 +32,8 @@ impl Hosts {
         Self { ground, tcp, udp }
     }
 
-    /// Returns the addresses with the numbers from `first` on. Half of them, and in a namespace three
-    /// of four, are of these hosts; the others lead nowhere.
+    /// Returns the addresses with the numbers from `first` on. Half of them, and in a namespace
+    /// three of four, are of these hosts; the others lead nowhere.
     pub(super) fn made_up(&self, first: u32, count: u32) -> Vec<Multiaddr> {
         (first..first.saturating_add(count)).map(|number| self.address(number)).collect()
     }

@@ -1,5 +1,5 @@
-//! What strangers send, byte by byte: multistream-select, protobuf, Kademlia, identify, gossipsub and
-//! Netabase's own protocols, as `docs/formats.md` has them.
+//! What strangers send, byte by byte: multistream-select, protobuf, Kademlia, identify, gossipsub
+//! and Netabase's own protocols, as `docs/formats.md` has them.
 
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
