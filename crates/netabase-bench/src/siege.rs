@@ -59,7 +59,7 @@ mod wire;
 
 use ground::Ground;
 pub use ground::ensure_namespaces;
-use neighbour::{Felt, NEWCOMERS, Neighbour, PEERS, Served};
+use neighbour::{Felt, NEWCOMERS, Neighbour, Served};
 use target::{Counted, Target};
 
 const IDLE: &str = "idle";
@@ -219,7 +219,7 @@ pub fn run(options: &Options) -> anyhow::Result<Outcome> {
         (true, _) => Ground::Loopback,
         (false, false) => match ground::confine("--confined")? {},
         (false, true) => {
-            ground::lay_out(PEERS)?;
+            ground::lay_out()?;
             Ground::Namespace { prefixes: options.prefixes }
         }
     };

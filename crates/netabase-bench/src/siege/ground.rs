@@ -2,21 +2,20 @@
 //! loopback.
 //!
 //! In the namespace the whole block is local, so every address of it can be bound, and whoever
-//! listens on all addresses answers on each. libp2p dials from its port and leaves its address to
-//! the kernel, which would choose the one that is dialled. So each honest peer has a port and a
-//! rule for it, whose route names the source.
+//! listens on all addresses answers on each. A Netabase dials from a new port and leaves its
+//! address to the kernel, which takes the source that the route to the node names. So the route is
+//! changed before each honest peer dials.
 //!
 //! | addresses | whose |
 //! | --- | --- |
 //! | 11.0.0.1 | the node's |
-//! | 11.1.n.1 | of the honest peer, where n is 0, and of the newcomers; 255 is for dials from other ports |
+//! | 11.1.n.1 | of the honest peer, where n is 0, and of the newcomers |
 //! | 11.2.0.1 | of the client of the API |
 //! | 11.64.0.0/10 | of the strangers, by prefix |
 //! | 11.128.0.0/10 | made up by strangers; they answer |
 //! | 11.192.0.0/10 | made up by strangers; what is sent there is lost |
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
@@ -29,8 +28,6 @@ use libp2p::multiaddr::Protocol;
 const UNSHARE: [&[&str]; 2] = [&["--net"], &["--map-root-user", "--net"]];
 
 const NODE: Ipv4Addr = Ipv4Addr::new(11, 0, 0, 1);
-/// Where an honest peer comes from that dials the node once more, from another port.
-const OTHERS: Ipv4Addr = Ipv4Addr::new(11, 1, 255, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(11, 2, 0, 1);
 const STRANGERS: Ipv4Addr = Ipv4Addr::new(11, 64, 0, 0);
 const HOSTS: Ipv4Addr = Ipv4Addr::new(11, 128, 0, 0);
@@ -44,12 +41,6 @@ const LOOPBACK_MASK: u32 = (1 << 23) - 1;
 const HOSTS_PER_PREFIX: u32 = 254;
 /// The most /24s that strangers can come from.
 pub(super) const MAX_PREFIXES: u32 = (HOST_MASK + 1) / 256;
-
-/// The ports of the honest peers are those from here on, and the tables of their routes.
-const FIRST_PORT: u16 = 7000;
-const FIRST_TABLE: u16 = 1000;
-/// Behind the rules of the peers.
-const LOCAL_RULE: u16 = 1000;
 
 /// Where the node and everybody else are.
 #[derive(Debug, Clone, Copy)]
@@ -69,14 +60,23 @@ impl Ground {
         }
     }
 
-    /// Returns where an honest peer listens. Each has a prefix of its own, where there are
-    /// prefixes.
+    /// Returns where an honest peer listens. Each has a prefix of its own, where there are any.
     pub(super) fn peer(self, number: u8) -> Multiaddr {
-        let (ip, port) = match self {
-            Self::Loopback => (Ipv4Addr::LOCALHOST, 0),
+        let ip = match self {
+            Self::Loopback => Ipv4Addr::LOCALHOST,
             Self::Namespace { .. } => peer(number),
         };
-        Multiaddr::from(ip).with(Protocol::Tcp(port))
+        Multiaddr::from(ip).with(Protocol::Tcp(0))
+    }
+
+    /// Has the next connections to the node come from an honest peer's address.
+    pub(super) async fn come_from(self, number: u8) -> anyhow::Result<()> {
+        if let Self::Namespace { .. } = self {
+            let route = format!("route replace local {NODE} dev lo src {}", peer(number));
+            let status = tokio::process::Command::new("ip").args(route.split(' ')).status().await?;
+            ensure!(status.success(), "`ip {route}` ended with {status}");
+        }
+        Ok(())
     }
 
     /// Returns where the client of the API comes from.
@@ -87,8 +87,7 @@ impl Ground {
         }
     }
 
-    /// Returns where strangers come from: the first addresses of all prefixes, then the second
-    /// ones.
+    /// Returns where strangers come from: the first addresses of all prefixes, then the second.
     pub(super) fn stranger(self, number: u32) -> Ipv4Addr {
         match self {
             Self::Loopback => Ipv4Addr::from_bits(LOOPBACK_STRANGERS.to_bits() + (number & LOOPBACK_MASK)),
@@ -128,8 +127,8 @@ fn spread(number: u32) -> u32 {
     number.wrapping_mul(FACTOR) & HOST_MASK
 }
 
-fn peer(number: u8) -> (Ipv4Addr, u16) {
-    (Ipv4Addr::new(11, 1, number, 1), FIRST_PORT + u16::from(number))
+fn peer(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(11, 1, number, 1)
 }
 
 /// Fails unless a network namespace can be made here. The error says what to do.
@@ -174,8 +173,8 @@ pub(super) fn confine(_: &str) -> anyhow::Result<Infallible> {
     bail!("this system has no network namespaces")
 }
 
-/// Makes the block of this process's namespace, which is new, with so many honest peers.
-pub(super) fn lay_out(peers: u8) -> anyhow::Result<()> {
+/// Makes the block of this process's namespace, which is new.
+pub(super) fn lay_out() -> anyhow::Result<()> {
     /// The lines above the interfaces.
     const HEADS: usize = 2;
     let interfaces = std::fs::read_to_string("/proc/self/net/dev")?;
@@ -183,7 +182,7 @@ pub(super) fn lay_out(peers: u8) -> anyhow::Result<()> {
     ensure!(others.count() == 0, "this network namespace is in use; leave out --confined");
     let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn()?;
     let mut input = ip.stdin.take().context("`ip` reads nothing")?;
-    input.write_all(layout(peers)?.as_bytes())?;
+    input.write_all(layout().as_bytes())?;
     drop(input);
     let status = ip.wait()?;
     ensure!(
@@ -193,24 +192,14 @@ pub(super) fn lay_out(peers: u8) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn layout(peers: u8) -> anyhow::Result<String> {
+fn layout() -> String {
     // A route that is not local and leads to loopback loses what is sent there.
-    let mut lines = format!(
+    format!(
         "link set lo up\n\
          route add local 11.0.0.0/9 dev lo\n\
          route add local {HOSTS}/10 dev lo\n\
-         route add local {NODE} dev lo src {OTHERS}\n\
-         route add {NOWHERE}/10 dev lo src {NODE}\n\
-         rule add pref {LOCAL_RULE} lookup local\n\
-         rule del pref 0\n"
-    );
-    for number in 0..peers {
-        let (address, port) = peer(number);
-        let table = FIRST_TABLE + u16::from(number);
-        writeln!(lines, "route add local {NODE} dev lo src {address} table {table}")?;
-        writeln!(lines, "rule add pref {} ipproto tcp sport {port} lookup {table}", number + 1)?;
-    }
-    Ok(lines)
+         route add {NOWHERE}/10 dev lo src {NODE}\n"
+    )
 }
 
 #[cfg(test)]

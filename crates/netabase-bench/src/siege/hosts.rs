@@ -1,6 +1,6 @@
 //! Hosts that strangers choose and the node dials: they count what it sends.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -75,10 +75,10 @@ pub(super) async fn start(target: Arc<Target>) -> anyhow::Result<Hosts> {
     Ok(hosts)
 }
 
-/// The node dials from the port that it listens on; honest peers dial chosen hosts, too.
+/// Honest peers dial chosen hosts, too, which is not counted.
 async fn count_connections(listener: TcpListener, target: Arc<Target>) {
     while let Ok((stream, from)) = listener.accept().await {
-        if from.port() == target.tcp.port() {
+        if has_port(target.process, "tcp", from.port()).unwrap_or(false) {
             target.counts.dialled();
             tokio::spawn(count_bytes(stream, Arc::clone(&target)));
         }
@@ -95,9 +95,11 @@ async fn count_bytes(mut stream: TcpStream, target: Arc<Target>) {
 
 async fn count_datagrams(socket: UdpSocket, target: Arc<Target>) {
     let mut buffer = vec![0; DATAGRAM_BYTES];
-    let mut dials = HashSet::new();
+    let (mut dials, mut senders) = (HashSet::new(), HashMap::new());
     while let Ok((bytes, from)) = socket.recv_from(&mut buffer).await {
-        if from.port() != target.quic.port() {
+        let sender = senders.entry(from.port());
+        let is_node = || has_port(target.process, "udp", from.port()).unwrap_or(false);
+        if !*sender.or_insert_with(is_node) {
             continue;
         }
         target.counts.sent_to_hosts(bytes);
@@ -105,5 +107,42 @@ async fn count_datagrams(socket: UdpSocket, target: Arc<Target>) {
         if dials.len() < MAX_DIALS && dials.insert(id.to_vec()) {
             target.counts.dialled();
         }
+    }
+}
+
+/// Returns whether a process has a socket with a local port.
+fn has_port(process: u32, protocol: &str, port: u16) -> anyhow::Result<bool> {
+    const LOCAL: usize = 1;
+    const INODE: usize = 9;
+    let sockets = std::fs::read_to_string(format!("/proc/{process}/net/{protocol}"))?;
+    let end = format!(":{port:04X}");
+    let found = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let found = found.filter(|fields| fields.get(LOCAL).is_some_and(|local| local.ends_with(&end)));
+    let inodes: HashSet<String> =
+        found.filter_map(|fields| Some(format!("socket:[{}]", fields.get(INODE)?))).collect();
+    for file in std::fs::read_dir(format!("/proc/{process}/fd"))? {
+        // It may be closed meanwhile.
+        let Ok(file) = std::fs::read_link(file?.path()) else { continue };
+        if file.to_str().is_some_and(|file| inodes.contains(file)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ports_of_a_process_are_known() {
+        let process = std::process::id();
+        let tcp = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        assert!(has_port(process, "tcp", port).unwrap());
+        drop(tcp);
+        assert!(!has_port(process, "tcp", port).unwrap());
+        let udp = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert!(has_port(process, "udp", udp.local_addr().unwrap().port()).unwrap());
     }
 }

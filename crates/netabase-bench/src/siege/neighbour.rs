@@ -23,8 +23,6 @@ use crate::{Latencies, program};
 
 /// How many newcomers there are, and how long each may take to connect.
 pub(super) const NEWCOMERS: u8 = 20;
-/// How many honest peers there are in the two windows.
-pub(super) const PEERS: u8 = 1 + 2 * NEWCOMERS;
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(2);
 /// The pause between two calls: a neighbour is no attacker.
 const PACE: Duration = Duration::from_millis(10);
@@ -90,6 +88,7 @@ impl Neighbour {
         let listen = target.ground.peer(0);
         let mut peer =
             Node::Ours(Ours::start_at(listen, StorageBackend::Redb, Mode::Client, &home, 0..0).await?);
+        target.ground.come_from(0).await?;
         timeout(MEETING, peer.connect(target.address.clone())).await.context("the node is not there")??;
         wait_for_peer(&mut peer).await?;
         let Node::Ours(peer) = peer else { anyhow::bail!("the peer is no netabase") };
@@ -144,8 +143,11 @@ impl Neighbour {
     /// Has them connect, spread over the window, and counts those that are connected in time.
     async fn admit(&self, newcomers: &[Ours], start: Instant, window: Duration) -> usize {
         let pause = window / u32::from(NEWCOMERS);
-        let connect = async |(place, newcomer): (u32, &Ours)| {
-            sleep_until((start + pause * place).into()).await;
+        let first = self.windows.saturating_sub(1) * NEWCOMERS + 1;
+        let connect = async |(place, newcomer): (u8, &Ours)| {
+            sleep_until((start + pause * u32::from(place)).into()).await;
+            // The node does not tell it from others if that fails.
+            let _ = self.ground.come_from(first + place).await;
             timeout(NEWCOMER_PATIENCE, newcomer.connect(self.node.clone())).await
         };
         let connected = futures::future::join_all((0..).zip(newcomers).map(connect)).await;

@@ -26,6 +26,8 @@ pub(super) struct Target {
     pub(super) tcp: SocketAddr,
     pub(super) quic: SocketAddr,
     pub(super) api: SocketAddr,
+    /// The number of its process.
+    pub(super) process: u32,
     pub(super) ground: Ground,
     /// What conversations follow from.
     pub(super) seed: u64,
@@ -49,6 +51,7 @@ impl Target {
             tcp: (ground.node(), tcp).into(),
             quic: (ground.node(), quic).into(),
             api: node.api,
+            process: node.id(),
             ground,
             seed,
             log: Log::default(),
