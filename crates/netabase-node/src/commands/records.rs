@@ -154,6 +154,7 @@ impl Selection {
 
 /// The command line of `netabase query`.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct QueryArguments {
     /// The model
     model: String,
