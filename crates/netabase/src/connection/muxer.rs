@@ -13,7 +13,7 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent};
 use libp2p::{Multiaddr, PeerId};
 
 use crate::connection::limits::{CLOSE_TIMEOUT, MAX_KAD_BYTES, STREAM_PAUSE};
-use crate::connection::processor::Processor;
+use crate::connection::processor::{Connected, Processor};
 use crate::connection::streams::{Flood, Judgement, Opened, Stream};
 use crate::dht::address::Prefix;
 use crate::platform::{self, Sleep, sleep};
@@ -62,9 +62,13 @@ pub(crate) struct Muxer {
 }
 
 impl Muxer {
-    /// Waits for the end of a pause, or begins one.
+    /// Waits for the next turn, and for the end of a pause, or begins one.
     fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.opened.connected.is_polled();
+        if Connected::has_had_its_turn() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(context));

@@ -23,8 +23,8 @@ use libp2p::PeerId;
 use parking_lot::Mutex;
 
 use crate::connection::limits::{
-    JUDGE_INTERVAL, LONGEST_PAUSE, MAX_ACCOUNTS, PEER_CORES, SHORTEST_PAUSE, TIME_HALF_LIFE, USEFUL_SHARES,
-    USEFUL_TIME,
+    JUDGE_INTERVAL, LONGEST_PAUSE, LONGEST_TURN, MAX_ACCOUNTS, PEER_CORES, SHORTEST_PAUSE, TIME_HALF_LIFE,
+    USEFUL_SHARES, USEFUL_TIME,
 };
 use crate::dht::address::Prefix;
 use crate::platform::{self, Instant, Stopwatch};
@@ -278,6 +278,12 @@ impl Connected {
         }
     }
 
+    /// Returns whether the task that runs this has had its turn: others wait for the thread, such as
+    /// the event loop.
+    pub(crate) fn has_had_its_turn() -> bool {
+        TURN.get().is_some_and(|begin| platform::since(begin) >= LONGEST_TURN)
+    }
+
     /// Returns how long nothing is to be read of the connection, or `None` if it may go on.
     pub(crate) fn pause(&self) -> Option<Duration> {
         self.processor.pause(&self.peer)
@@ -301,6 +307,8 @@ thread_local! {
     /// known.
     static IS_UNKNOWN: Cell<bool> = const { Cell::new(false) };
     static CURRENT: RefCell<Option<PeerId>> = const { RefCell::new(None) };
+    /// When the turn of the task has begun that runs on this thread.
+    static TURN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// A task whose time is charged to a peer.
@@ -317,7 +325,9 @@ impl<T: Future<Output = ()> + Unpin> Future for Metered<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let begin = self.processor.begin();
         IS_UNKNOWN.set(self.peer.is_none());
+        TURN.set(Some(platform::now()));
         let polled = Pin::new(&mut self.task).poll(context);
+        TURN.set(None);
         if IS_UNKNOWN.replace(false) {
             self.peer = CURRENT.take();
         }
@@ -435,6 +445,23 @@ mod tests {
         assert_eq!(processor.0.accounts.lock().peers.len(), MAX_ACCOUNTS);
         assert_eq!(processor.taken(&peer, now), SECOND, "the least go");
         assert!(processor.0.accounts.lock().peers.contains_key(&connected.peer));
+    }
+
+    #[tokio::test]
+    async fn a_task_has_its_turn_and_lets_others_have_theirs() {
+        let processor = Processor::of(2);
+        assert!(!Connected::has_had_its_turn(), "no task runs");
+        let task = async {
+            for _ in 0..2 {
+                assert!(!Connected::has_had_its_turn());
+                let begin = platform::now();
+                while platform::since(begin) < LONGEST_TURN {}
+                assert!(Connected::has_had_its_turn());
+                tokio::task::yield_now().await;
+            }
+        };
+        processor.metered(Box::pin(task)).await;
+        assert!(!Connected::has_had_its_turn());
     }
 
     #[tokio::test]
