@@ -278,8 +278,8 @@ impl Connected {
         }
     }
 
-    /// Returns whether the task that runs this has had its turn: others wait for the thread, such as
-    /// the event loop.
+    /// Returns whether the task that runs this has had its turn. Others wait for the thread, such
+    /// as the event loop.
     pub(crate) fn has_had_its_turn() -> bool {
         TURN.get().is_some_and(|begin| platform::since(begin) >= LONGEST_TURN)
     }
