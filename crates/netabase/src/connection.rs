@@ -8,5 +8,7 @@ pub(crate) mod handshakes;
 pub(crate) mod identify;
 pub(crate) mod limits;
 pub(crate) mod muxer;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub(crate) mod paced;
 pub(crate) mod processor;
 pub(crate) mod streams;

@@ -53,7 +53,9 @@ pub(crate) const PEER_CORES: f64 = 0.5;
 pub(crate) const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// The time after which the task of a connection lets others have their turn.
-pub(crate) const LONGEST_TURN: Duration = Duration::from_micros(300);
+pub(crate) const LONGEST_TURN: Duration = Duration::from_micros(100);
+/// The most bytes of its socket that the task of a TCP connection reads in one turn.
+pub(crate) const MAX_READ_BYTES: usize = 64 * 1024;
 /// The time after which half of the time that a peer has taken is forgotten.
 pub(crate) const TIME_HALF_LIFE: Duration = Duration::from_millis(500);
 /// The shares of a peer whose time is all useful; of others it is one. A record that is accepted,

@@ -311,6 +311,11 @@ thread_local! {
     static TURN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
+/// Returns the turn of the task that runs on this thread, by the time of its beginning.
+pub(crate) fn turn() -> Option<Instant> {
+    TURN.get()
+}
+
 /// A task whose time is charged to a peer.
 pub(crate) struct Metered<T> {
     task: T,

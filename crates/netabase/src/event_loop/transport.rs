@@ -14,6 +14,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, swarm, tcp, yamux};
 use socket2::{Domain, Socket, Type};
 
+use crate::connection::paced::Paced;
 use crate::connection::processor::Processor;
 use crate::error::NetabaseError;
 use crate::event_loop::limits::QUIC_IDLE_MILLIS;
@@ -27,7 +28,8 @@ pub(super) fn swarm_config(processor: Processor) -> swarm::Config {
 
 pub(super) fn transport(identity: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetabaseError> {
     let noise = || noise::Config::new(identity).map_err(NetabaseError::network);
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default()).upgrade(upgrade::Version::V1Lazy);
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default()).map(|socket, _| Paced::new(socket));
+    let tcp = tcp.upgrade(upgrade::Version::V1Lazy);
     let tcp = tcp.authenticate(noise()?).multiplex(yamux::Config::default());
     let mut quic = quic::Config::new(identity);
     quic.max_idle_timeout = QUIC_IDLE_MILLIS;
