@@ -376,8 +376,9 @@ mod tests {
         taken
     }
 
+    /// Pauses have a shortest and a longest time, so that shares are not met exactly.
     fn is_about(taken: f64, expected: f64) -> bool {
-        (taken - expected).abs() < expected / 8.0
+        (taken - expected).abs() < expected / 4.0
     }
 
     #[test]
