@@ -41,7 +41,7 @@ function doubtful(text, what, act) {
   };
   button.addEventListener('click', () => {
     clearTimeout(timer);
-    if (button.dataset.armed) {
+    if ('armed' in button.dataset) {
       calm();
       act();
       return;
