@@ -1,5 +1,5 @@
-//! What a connection may cost: its handshake, the streams that its peer opens, and the memory that
-//! unread answers and unfinished messages hold.
+//! What a connection may cost: its handshake, the streams that its peer opens, the memory that
+//! unread answers and unfinished messages hold, and the processor's time.
 //!
 //! libp2p has no such bounds. They stand around its transport, so that they hold for every
 //! protocol, and know peers, addresses and bytes alone: what a message means is judged elsewhere.

@@ -1,4 +1,5 @@
-//! The limits of connections: handshakes, streams, and the memory of Kademlia's messages.
+//! The limits of connections: handshakes, streams, the memory of Kademlia's messages, and the
+//! processor's time.
 
 use std::time::Duration;
 
