@@ -1,8 +1,8 @@
 //! A socket that is read in pieces.
 //!
 //! yamux reads its socket until nothing is left, into a window of 256 KiB for each stream, before a
-//! protocol sees the first byte and can refuse the rest. So a turn of the connection's task reads no
-//! more than [`MAX_READ_BYTES`] of the socket, and what came is looked at before more is read.
+//! protocol sees the first byte and can refuse the rest. So a turn of the connection's task reads
+//! no more than [`MAX_READ_BYTES`] of the socket, and what came is looked at before more is read.
 
 use std::io;
 use std::pin::Pin;
