@@ -9,7 +9,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
 use futures::io::{AsyncRead, AsyncReadExt};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -17,9 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::attack::crowd;
-use super::link::{
-    ACK, DATA, FIN, HEAD_BYTES, MAX_FRAME_BYTES, PING, RST, SYN, WINDOW, head, run_writer, secure,
-};
+use super::link::{ACK, DATA, FIN, Frame, PING, RST, SYN, WINDOW, head, run_writer, secure};
 use super::target::Target;
 use super::wire;
 use crate::dice::Dice;
@@ -168,18 +165,7 @@ impl Listener {
         let mut agreed = vec![0; wire::opening(wire::YAMUX).len()];
         read.read_exact(&mut agreed).await?;
         while agreed == wire::opening(wire::YAMUX) {
-            let mut bytes = [0; HEAD_BYTES];
-            read.read_exact(&mut bytes).await?;
-            let [_, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3] = bytes;
-            let flags = u16::from_be_bytes([f0, f1]);
-            let stream = u32::from_be_bytes([s0, s1, s2, s3]);
-            let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3]))?;
-            let mut body = Vec::new();
-            if kind == DATA {
-                ensure!(length <= MAX_FRAME_BYTES, "a frame is too long");
-                body.resize(length, 0);
-                read.read_exact(&mut body).await?;
-            }
+            let Frame { kind, flags, stream, length, body } = Frame::read(&mut read).await?;
             if kind == PING && flags & SYN != 0 {
                 self.say(head(PING, ACK, 0, length).into());
             } else if stream != 0 && stream.is_multiple_of(2) {

@@ -28,7 +28,7 @@ const QUEUE: usize = 16;
 /// How much of a stream yamux lets a side send before the other grants more.
 const WINDOW_BYTES: usize = 256 * 1024;
 /// The longest frame that the node may send.
-pub(super) const MAX_FRAME_BYTES: usize = 1024 * 1024;
+const MAX_FRAME_BYTES: usize = 1024 * 1024;
 /// How many streams of the node are followed, and how much of what opens one is read.
 const MAX_INBOUND: usize = 1024;
 const MAX_OPENING_BYTES: usize = 1024;
@@ -328,6 +328,33 @@ pub(super) async fn run_writer(
     Ok(())
 }
 
+/// A frame of yamux that the node has sent. Only one of data has a body, of the length that every
+/// frame names.
+pub(super) struct Frame {
+    pub(super) kind: u8,
+    pub(super) flags: u16,
+    pub(super) stream: u32,
+    pub(super) length: usize,
+    pub(super) body: Vec<u8>,
+}
+
+impl Frame {
+    pub(super) async fn read(mut read: impl AsyncRead + Unpin) -> anyhow::Result<Self> {
+        let mut bytes = [0; HEAD_BYTES];
+        read.read_exact(&mut bytes).await?;
+        let [_, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3] = bytes;
+        let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3]))?;
+        let mut body = Vec::new();
+        if kind == DATA {
+            ensure!(length <= MAX_FRAME_BYTES, "a frame is too long");
+            body.resize(length, 0);
+            read.read_exact(&mut body).await?;
+        }
+        let (flags, stream) = (u16::from_be_bytes([f0, f1]), u32::from_be_bytes([s0, s1, s2, s3]));
+        Ok(Self { kind, flags, stream, length, body })
+    }
+}
+
 /// What reads the frames of the node: it answers no more than the node needs to keep the
 /// connection.
 struct Reader {
@@ -351,18 +378,7 @@ enum Inbound {
 impl Reader {
     async fn run(mut self, mut read: impl AsyncRead + Unpin) -> anyhow::Result<()> {
         loop {
-            let mut bytes = [0; HEAD_BYTES];
-            read.read_exact(&mut bytes).await?;
-            let [_, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3] = bytes;
-            let flags = u16::from_be_bytes([f0, f1]);
-            let stream = u32::from_be_bytes([s0, s1, s2, s3]);
-            let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3]))?;
-            let mut body = Vec::new();
-            if kind == DATA {
-                ensure!(length <= MAX_FRAME_BYTES, "a frame is too long");
-                body.resize(length, 0);
-                read.read_exact(&mut body).await?;
-            }
+            let Frame { kind, flags, stream, length, body } = Frame::read(&mut read).await?;
             let credit = if kind == WINDOW { length } else { 0 };
             match kind {
                 PING if flags & SYN != 0 => self.answer(head(PING, ACK, 0, length).into()),
