@@ -135,8 +135,16 @@ fn measure(case: Case, system: System, options: &Options) -> anyhow::Result<Vec<
 pub(crate) fn with_runtime<T: Send + 'static>(
     future: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> anyhow::Result<T> {
+    run_on(&mut Builder::new_multi_thread(), future)
+}
+
+/// Does so on a runtime of a builder.
+pub(crate) fn run_on<T: Send + 'static>(
+    builder: &mut Builder,
+    future: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+) -> anyhow::Result<T> {
     const GOODBYE: Duration = Duration::from_secs(2);
-    let runtime: Runtime = Builder::new_multi_thread().enable_all().build()?;
+    let runtime: Runtime = builder.enable_all().build()?;
     let result = runtime.block_on(async { tokio::spawn(future).await });
     runtime.shutdown_timeout(GOODBYE);
     result?

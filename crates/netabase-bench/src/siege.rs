@@ -1,10 +1,9 @@
 //! Strangers that attack a node, and what those beside them feel.
 //!
 //! The node is the program `netabase` with its default settings, in a process of its own. In every
-//! case a fresh one is measured twice for the same time: `idle`, then `attacked`. Beside the
-//! strangers are an honest peer that puts records at the node and gets others from it, 20
-//! newcomers that connect one after the other, and a client of the API that opens a connection for
-//! each get.
+//! case a fresh one is measured twice: `idle`, then `attacked`. Beside the strangers are an honest
+//! peer that puts records at the node and gets others from it, 20 newcomers that connect one after
+//! the other, and a client of the API that opens a connection for each get.
 //!
 //! | row | what the strangers do |
 //! | --- | --- |
@@ -25,7 +24,8 @@
 //!
 //! The strangers share little code with the node: noise, keys and hashes. Their multistream-select,
 //! yamux and the messages of every protocol are written by hand, in `wire` and `link`;
-//! `conversations` alters them. They share the processors with the node, too.
+//! `conversations` alters them. They share the processors with the node, on threads of the lowest
+//! priority, since strangers elsewhere have processors of their own.
 //!
 //! The node bounds what a network prefix takes, and loopback has no prefixes. So the subject runs
 //! itself again in a network namespace, in which a block of public addresses is local; `ground`
@@ -64,6 +64,8 @@ use target::{Counted, Target};
 
 const IDLE: &str = "idle";
 const ATTACKED: &str = "attacked";
+/// The longest time without strangers: it only tells what they are compared with.
+const LONGEST_IDLE: Duration = Duration::from_secs(10);
 /// The definition of [`node::model`](crate::node::model), which is the network's name.
 const DEFINITION: &str = "BenchDefinition";
 /// The id of the record that is too large to be sent in one piece, and the bytes of its text.
@@ -73,7 +75,8 @@ const LARGE_BYTES: usize = 1_000_000;
 /// How to measure.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// How long each case is measured without strangers, and again with them
+    /// How long each case is measured with strangers; before that it is measured without, for 10 s
+    /// at most
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     /// Measure only these rows
@@ -265,7 +268,7 @@ fn besiege(
     with_runtime(async move {
         let target = Arc::new(Target::new(&node, ground, seed)?);
         let mut neighbour = Neighbour::start(directory.path(), &target, records).await?;
-        let idle = neighbour.feel(node.id(), window).await?;
+        let idle = neighbour.feel(node.id(), window.min(LONGEST_IDLE)).await?;
         let siege = target::Siege::begin(Arc::clone(&target), case.strangers, case.attack).await?;
         let attacked = neighbour.feel(node.id(), window).await;
         let time = siege.end().await?;

@@ -1,4 +1,4 @@
-//! The `siege` subject, with a second for each window.
+//! The `siege` subject, with a second for each window, and a minute of conversations.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -35,7 +35,7 @@ fn every_row_attacks_the_node_and_tells_what_those_beside_it_feel() {
 
 #[test]
 fn conversations_neither_end_the_node_nor_take_much_memory() {
-    let Some(rows) = besiege(&["--seconds", "4", "--only", "conversations"]) else { return };
+    let Some(rows) = besiege(&["--seconds", "60", "--only", "conversations"]) else { return };
     let values = |metric: &str| values(&rows, metric, "attacked");
     assert!(values("strangers' messages")[0].1 > 0.0);
     assert!(values("API gets served")[0].1 > 0.0);

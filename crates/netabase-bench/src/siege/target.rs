@@ -10,14 +10,19 @@ use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Builder;
 use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::task::JoinHandle;
 
 use super::conversations::Log;
 use super::ground::Ground;
 use super::hosts::{self, Hosts};
-use crate::node::with_runtime;
+use crate::node::run_on;
 use crate::program::Node;
+
+/// The niceness of the strangers' threads.
+#[cfg(unix)]
+const LOWEST_PRIORITY: i32 = 19;
 
 /// The node, from outside.
 pub(super) struct Target {
@@ -139,6 +144,14 @@ impl Counts {
     }
 }
 
+/// Has this thread run when the machine has nothing else to do. Otherwise the scheduler would
+/// divide the processors between strangers and node, which share none in earnest.
+fn give_way() {
+    // Strangers for whom this fails are only stronger.
+    #[cfg(unix)]
+    let _ = rustix::process::nice(LOWEST_PRIORITY);
+}
+
 /// Strangers at work, on threads of their own.
 pub(super) struct Siege {
     begin: Instant,
@@ -156,7 +169,7 @@ impl Siege {
         let (stop, stopped) = oneshot::channel();
         let ours = Arc::clone(&target);
         let mut strangers = tokio::task::spawn_blocking(move || {
-            with_runtime(async move {
+            run_on(Builder::new_multi_thread().on_thread_start(give_way), async move {
                 tokio::select! {
                     _ = stopped => Ok(()),
                     ended = attack(ours, strangers) => ended,
