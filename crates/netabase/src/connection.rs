@@ -4,6 +4,7 @@
 //! libp2p has no such bounds. They stand around its transport, so that they hold for every
 //! protocol, and know peers, addresses and bytes alone: what a message means is judged elsewhere.
 
+pub(crate) mod delegate;
 pub(crate) mod handshakes;
 pub(crate) mod identify;
 pub(crate) mod limits;

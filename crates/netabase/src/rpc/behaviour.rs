@@ -14,6 +14,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 use parking_lot::Mutex;
 
+use crate::connection::delegate::delegate_pending;
 use crate::rpc::frame::{Event, FrameCodec};
 
 type Requests = request_response::Behaviour<FrameCodec>;
@@ -64,14 +65,7 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = <Requests as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = Event;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.requests.handle_pending_inbound_connection(connection, local, remote)
-    }
+    delegate_pending!(requests);
 
     fn handle_established_inbound_connection(
         &mut self,
@@ -83,16 +77,6 @@ impl NetworkBehaviour for Behaviour {
         self.connect(peer, |requests| {
             requests.handle_established_inbound_connection(connection, peer, local, remote)
         })
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.requests.handle_pending_outbound_connection(connection, peer, addresses, role)
     }
 
     fn handle_established_outbound_connection(

@@ -11,20 +11,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use libp2p::core::Endpoint;
-use libp2p::core::transport::PortUse;
+use libp2p::PeerId;
 use libp2p::gossipsub::{
     self, DataTransform, MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId, MetricsConfig,
     RawMessage, TopicHash, TopicSubscriptionFilter, ValidationMode, Version,
 };
 use libp2p::metrics::Registry;
-use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-    ToSwarm,
-};
-use libp2p::{Multiaddr, PeerId};
+use libp2p::swarm::{ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, THandlerOutEvent, ToSwarm};
 use parking_lot::Mutex;
 
+use crate::connection::delegate::{delegate_established, delegate_pending};
 use crate::connection::processor::Processor;
 use crate::error::NetabaseError;
 use crate::peers::score::PeerScores;
@@ -244,45 +240,8 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = <Gossip as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = gossipsub::Event;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.gossip.handle_pending_inbound_connection(connection, local, remote)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.gossip.handle_established_inbound_connection(connection, peer, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.gossip.handle_pending_outbound_connection(connection, peer, addresses, role)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.gossip.handle_established_outbound_connection(connection, peer, address, role, port)
-    }
+    delegate_pending!(gossip);
+    delegate_established!(gossip);
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.gossip.on_swarm_event(event);
