@@ -26,7 +26,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use crate::admission::Admission;
 use crate::config::NetabaseConfig;
 use crate::connection::handshakes::Bounded;
-use crate::connection::muxer::Shared;
+use crate::connection::muxer::{Shared, kad_memory};
 use crate::dht::Dht;
 use crate::dht::kademlia;
 use crate::dht::kademlia::PeerStore;
@@ -347,14 +347,14 @@ fn has_usual_form(address: &Multiaddr) -> bool {
 /// Creates a swarm whose connections are bounded and counted.
 fn build_swarm(parts: &Parts, registry: &mut Registry) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
     let meters = Arc::clone(parts.metrics.meters());
-    let longest = behaviour::longest_kad_message(parts.config.store.max_value_bytes);
-    let shared = Shared::new(meters, longest, parts.processor.clone());
+    let kad_memory = kad_memory(behaviour::longest_kad_message(parts.config.store.max_value_bytes));
+    let shared = Shared::new(meters, kad_memory.clone(), parts.processor.clone());
     let bounded = Bounded::new(transport(&parts.identity)?);
     let bounded = Transport::map(bounded, move |(peer, connection), endpoint| {
         let connection = shared.connection(peer, remote_address(&endpoint), connection);
         (peer, StreamMuxerBox::new(connection))
     });
-    let behaviour = NetabaseBehaviour::new(parts, registry)?;
+    let behaviour = NetabaseBehaviour::new(parts, kad_memory, registry)?;
     let config = swarm_config(parts.processor.clone())
         .with_idle_connection_timeout(parts.config.connections.idle_timeout);
     Ok(Swarm::new(Transport::boxed(bounded), behaviour, parts.identity.public().to_peer_id(), config))

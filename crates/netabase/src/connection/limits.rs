@@ -34,9 +34,14 @@ pub(crate) const MAX_NEGOTIATION_BYTES: usize = 1024;
 /// The bytes of Kademlia's messages that a stream holds without a share of the memory: those of a
 /// usual lookup.
 pub(crate) const SMALL_KAD_BYTES: usize = 8 * 1024;
-/// The most bytes of larger messages of Kademlia in memory, read or not sent yet. Further ones end
-/// their streams.
-pub(crate) const MAX_KAD_BYTES: usize = 16 * 1024 * 1024;
+/// The most bytes of larger messages of Kademlia in memory, read or not sent yet, and the least
+/// number of peers that may each have the longest one and its answer there. Further ones end their
+/// streams. Nodes of this program send records by a protocol of their own.
+pub(crate) const MAX_KAD_BYTES: usize = 8 * 1024 * 1024;
+pub(crate) const MIN_KAD_PEERS: usize = 4;
+/// The time that a large record has from the store to its stream, which then pays for it. What is
+/// read of the store meanwhile is counted together, as if one peer had it.
+pub(crate) const PROMISE_TIME: Duration = Duration::from_millis(100);
 /// The most messages of Kademlia on one stream, which then ends. libp2p sends one, and others open
 /// a new stream: what waits in a stream is read even while its connection pauses, since it would
 /// hold memory.
@@ -48,9 +53,10 @@ pub(crate) const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const IDENTIFY_PER_SECOND: f64 = 0.5;
 pub(crate) const IDENTIFY_BURST: f64 = 8.0;
 
-/// The part of the machine's cores that peers may take together. While they take more, nothing is
+/// The part of the machine's cores that peers may take together: with what cannot be ascribed to a
+/// peer, such as the beginning of handshakes, they take half. While they take more, nothing is
 /// read of those that take more than their share, for [`SHORTEST_PAUSE`] to [`LONGEST_PAUSE`].
-pub(crate) const PEER_CORES: f64 = 0.5;
+pub(crate) const PEER_CORES: f64 = 0.35;
 pub(crate) const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// The time after which the task of a connection lets others have their turn.

@@ -12,13 +12,12 @@ use std::task::{Context, Poll, ready};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent};
 use libp2p::{Multiaddr, PeerId};
 
-use crate::connection::limits::{CLOSE_TIMEOUT, MAX_KAD_BYTES, STREAM_PAUSE};
+use crate::connection::limits::{CLOSE_TIMEOUT, MAX_KAD_BYTES, MIN_KAD_PEERS, STREAM_PAUSE};
 use crate::connection::processor::{Connected, Processor};
 use crate::connection::streams::{Flood, Judgement, Opened, Stream};
 use crate::dht::address::Prefix;
 use crate::platform::{self, Sleep, sleep};
 use crate::rpc::budget::ByteBudget;
-use crate::rpc::limits::PEER_SHARE;
 use crate::telemetry::metrics::Meters;
 
 /// What all connections share.
@@ -32,12 +31,16 @@ pub(crate) struct Shared {
     processor: Processor,
 }
 
+/// Makes the memory of Kademlia's messages, which have at most `longest` bytes.
+pub(crate) fn kad_memory(longest: usize) -> ByteBudget {
+    // A record is answered with the record.
+    let least = 2 * longest;
+    ByteBudget::new(MAX_KAD_BYTES.max(MIN_KAD_PEERS * least), least)
+}
+
 impl Shared {
-    /// Makes what connections share whose messages of Kademlia have at most `longest` bytes.
-    pub(crate) fn new(meters: Arc<Meters>, longest: usize, processor: Processor) -> Self {
-        // A record is answered with the record.
-        let least = 2 * longest;
-        let budget = ByteBudget::new(MAX_KAD_BYTES.max(PEER_SHARE * least), least);
+    /// Makes what connections share.
+    pub(crate) fn new(meters: Arc<Meters>, budget: ByteBudget, processor: Processor) -> Self {
         Self { meters, unused: Arc::default(), budget, processor }
     }
 
@@ -140,6 +143,7 @@ mod tests {
         LEAST_UNUSED_STREAMS, MAX_NEGOTIATION_BYTES, MAX_UNUSED_STREAMS, SMALL_KAD_BYTES, STREAM_BURST,
         WASTED_STREAM_BURST,
     };
+    use crate::rpc::limits::PEER_SHARE;
 
     /// A connection whose peer opens streams as fast as they are accepted.
     struct Opening;
@@ -169,7 +173,7 @@ mod tests {
     }
 
     fn shared() -> Shared {
-        Shared::new(Arc::default(), 1024, Processor::new())
+        Shared::new(Arc::default(), kad_memory(1024), Processor::new())
     }
 
     fn opening(shared: &Shared) -> Muxer {

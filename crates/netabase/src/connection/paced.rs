@@ -1,18 +1,54 @@
-//! A socket that is read in pieces.
+//! Multiplexing by yamux, in turns.
 //!
-//! yamux reads its socket until nothing is left, into a window of 256 KiB for each stream, before a
-//! protocol sees the first byte and can refuse the rest. So a turn of the connection's task reads
-//! no more than [`MAX_READ_BYTES`] of the socket, and what came is looked at before more is read.
+//! yamux reads until nothing is left, into a window of 256 KiB for each stream, before a protocol
+//! sees the first byte and can refuse the rest; frames of 12 bytes it handles by the thousand. So a
+//! turn of the connection's task reads no more than [`MAX_READ_BYTES`] and for no longer than a
+//! turn takes, and what came is looked at before more is read.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures::{AsyncRead, AsyncWrite};
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+use libp2p::yamux;
 
 use crate::connection::limits::MAX_READ_BYTES;
-use crate::connection::processor::turn;
+use crate::connection::processor::{Connected, turn};
 use crate::platform::Instant;
+
+/// yamux over sockets of which a task reads a piece in each of its turns.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Multiplexing(yamux::Config);
+
+impl UpgradeInfo for Multiplexing {
+    type Info = <yamux::Config as UpgradeInfo>::Info;
+    type InfoIter = <yamux::Config as UpgradeInfo>::InfoIter;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        self.0.protocol_info()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> InboundConnectionUpgrade<S> for Multiplexing {
+    type Output = <yamux::Config as InboundConnectionUpgrade<Paced<S>>>::Output;
+    type Error = <yamux::Config as InboundConnectionUpgrade<Paced<S>>>::Error;
+    type Future = <yamux::Config as InboundConnectionUpgrade<Paced<S>>>::Future;
+
+    fn upgrade_inbound(self, socket: S, info: Self::Info) -> Self::Future {
+        self.0.upgrade_inbound(Paced::new(socket), info)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgrade<S> for Multiplexing {
+    type Output = <yamux::Config as OutboundConnectionUpgrade<Paced<S>>>::Output;
+    type Error = <yamux::Config as OutboundConnectionUpgrade<Paced<S>>>::Error;
+    type Future = <yamux::Config as OutboundConnectionUpgrade<Paced<S>>>::Future;
+
+    fn upgrade_outbound(self, socket: S, info: Self::Info) -> Self::Future {
+        self.0.upgrade_outbound(Paced::new(socket), info)
+    }
+}
 
 /// A socket of which a task reads a piece in each of its turns.
 pub(crate) struct Paced<S> {
@@ -23,7 +59,7 @@ pub(crate) struct Paced<S> {
 }
 
 impl<S> Paced<S> {
-    pub(crate) fn new(socket: S) -> Self {
+    fn new(socket: S) -> Self {
         Self { socket, turn: None, read: 0 }
     }
 }
@@ -37,7 +73,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         let turn = turn();
         if turn.is_none() || self.turn != turn {
             (self.turn, self.read) = (turn, 0);
-        } else if self.read >= MAX_READ_BYTES {
+        } else if self.read >= MAX_READ_BYTES || Connected::has_had_its_turn() {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -4,23 +4,26 @@
 //! it handles one event of one connection, so the peer of that event is the sender. A refusal of
 //! the store becomes an event of its own.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use libp2p::core::Endpoint;
-use libp2p::core::transport::PortUse;
 use libp2p::kad::store::{Error, RecordStore, Result as StoreResult};
 use libp2p::kad::{self, ProviderRecord, Record};
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure};
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, DialError, FromSwarm, ListenAddresses, NetworkBehaviour, THandler,
-    THandlerInEvent, THandlerOutEvent, ToSwarm,
+    ConnectionDenied, ConnectionId, DialError, FromSwarm, ListenAddresses, NetworkBehaviour, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 use netabase_store::{NetabaseStore, Refusal};
 use thiserror::Error;
 
 use crate::admission::{Admission, Offence, Source};
+use crate::connection::delegate::delegate_established;
+use crate::connection::limits::{PROMISE_TIME, SMALL_KAD_BYTES};
 use crate::connection::processor::Processor;
 use crate::dht::address::{Scope, is_believable, scope, without_peer};
 use crate::dht::limits::{
@@ -30,6 +33,7 @@ use crate::dht::limits::{
 use crate::event::remote_address;
 use crate::peers::score::PeerScores;
 use crate::platform::{self, Instant};
+use crate::rpc::budget::ByteBudget;
 use crate::rpc::token_bucket::TokenBucket;
 
 /// An event of Kademlia.
@@ -62,7 +66,18 @@ pub struct Behaviour {
     active: HashMap<PeerId, Instant>,
     /// The dials to peers of which other peers have told.
     claimed_dials: TokenBucket,
+    /// The dials in flight.
+    dials: HashMap<ConnectionId, Dial>,
     processor: Processor,
+}
+
+/// A dial in flight, whoever has asked for it.
+#[derive(Debug)]
+struct Dial {
+    peer: PeerId,
+    began: Instant,
+    /// Whether queries go on without the peer.
+    is_given_up: bool,
 }
 
 impl std::fmt::Debug for Behaviour {
@@ -73,9 +88,9 @@ impl std::fmt::Debug for Behaviour {
 
 impl Behaviour {
     pub(crate) fn new(kad: kad::Behaviour<PeerStore>, processor: Processor) -> Self {
-        let (listen_addresses, scopes, active) = Default::default();
+        let (listen_addresses, scopes, active, dials) = Default::default();
         let claimed_dials = TokenBucket::new(CLAIMED_DIALS_PER_SECOND, CLAIMED_DIAL_BURST, platform::now());
-        Self { kad, listen_addresses, scopes, active, claimed_dials, processor }
+        Self { kad, listen_addresses, scopes, active, claimed_dials, dials, processor }
     }
 
     /// Records that a connected peer has sent a message by another protocol.
@@ -102,6 +117,30 @@ impl Behaviour {
     fn may_dial(&self, address: &Multiaddr, peer: PeerId) -> bool {
         let narrowest = self.scopes.values().min().copied().unwrap_or(Scope::Everywhere);
         is_believable(address, peer, narrowest) && !self.is_own(address)
+    }
+
+    /// Has queries go on without the peers whose dials have taken `patience`, as if these had
+    /// failed: kad would wait until they do, which takes as long as TCP and QUIC try. A connection
+    /// that comes about later is as good as any other.
+    pub(crate) fn give_up_dials(&mut self, patience: Duration) {
+        let (now, active) = (platform::now(), &self.active);
+        let is_slow = |dial: &&mut Dial| {
+            let age = now.saturating_duration_since(dial.began);
+            !dial.is_given_up && age >= patience && !active.contains_key(&dial.peer)
+        };
+        let slow = self.dials.values_mut().filter(is_slow);
+        let given_up = slow.map(|dial| {
+            dial.is_given_up = true;
+            dial.peer
+        });
+        for peer in given_up.collect::<Vec<_>>() {
+            self.forget_questions(peer);
+        }
+    }
+
+    fn is_given_up(&self, peer: &PeerId) -> bool {
+        !self.active.contains_key(peer)
+            && self.dials.values().any(|dial| dial.is_given_up && dial.peer == *peer)
     }
 
     /// Handles the close of one of several connections to a peer. kad would wait 10 s for the
@@ -159,24 +198,7 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = <kad::Behaviour<PeerStore> as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = Event;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.kad.handle_pending_inbound_connection(connection, local, remote)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.kad.handle_established_inbound_connection(connection, peer, local, remote)
-    }
+    delegate_established!(kad);
 
     fn handle_pending_outbound_connection(
         &mut self,
@@ -193,18 +215,9 @@ impl NetworkBehaviour for Behaviour {
         if is_claimed && !self.claimed_dials.take(1.0, platform::now()) {
             return Err(ConnectionDenied::new(TooManyDials));
         }
+        let dial = Dial { peer, began: platform::now(), is_given_up: false };
+        self.dials.insert(connection, dial);
         Ok(found)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.kad.handle_established_outbound_connection(connection, peer, address, role, port)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -216,6 +229,7 @@ impl NetworkBehaviour for Behaviour {
                 endpoint,
                 ..
             }) => {
+                self.dials.remove(connection_id);
                 let scope = scope(remote_address(endpoint)).unwrap_or(Scope::Everywhere);
                 self.scopes.insert(*connection_id, scope);
                 self.active.insert(*peer_id, platform::now());
@@ -231,6 +245,15 @@ impl NetworkBehaviour for Behaviour {
                     self.active.remove(peer_id);
                 } else {
                     self.forget_questions(*peer_id);
+                }
+            }
+            FromSwarm::DialFailure(DialFailure { peer_id, error, connection_id }) => {
+                self.dials.remove(connection_id);
+                // A query that begins while a dial is in flight would wait for that one.
+                if let (Some(peer), DialError::DialPeerConditionFalse(_)) = (peer_id, error)
+                    && self.is_given_up(peer)
+                {
+                    self.forget_questions(*peer);
                 }
             }
             // Other events, and those that libp2p adds, concern kad alone.
@@ -267,14 +290,39 @@ pub struct PeerStore {
     store: NetabaseStore,
     scores: PeerScores,
     admission: Admission,
+    /// The memory of messages.
+    memory: ByteBudget,
+    /// The bytes of larger answers of the last [`PROMISE_TIME`] and its beginning: they may not be
+    /// paid for yet.
+    promised: Cell<Option<(Instant, usize)>>,
     /// The peer whose message kad handles, or `None` during a call of this program.
     sender: Option<PeerId>,
     refused: VecDeque<RefusedRecord>,
 }
 
 impl PeerStore {
-    pub(crate) fn new(store: NetabaseStore, scores: PeerScores, admission: Admission) -> Self {
-        Self { store, scores, admission, sender: None, refused: VecDeque::new() }
+    pub(crate) fn new(
+        store: NetabaseStore,
+        scores: PeerScores,
+        admission: Admission,
+        memory: ByteBudget,
+    ) -> Self {
+        let (promised, refused) = Default::default();
+        Self { store, scores, admission, memory, promised, sender: None, refused }
+    }
+
+    /// Returns whether there is memory for a record that a peer has asked for. Its stream pays for
+    /// it as soon as the answer is written.
+    fn may_send(&self, record: &Record) -> bool {
+        let (bytes, now) = (record.value.len(), platform::now());
+        let Some(peer) = self.sender.filter(|_| bytes > SMALL_KAD_BYTES) else { return true };
+        let is_recent = |(since, _): &(Instant, usize)| now.saturating_duration_since(*since) < PROMISE_TIME;
+        let (since, promised) = self.promised.get().filter(is_recent).unwrap_or((now, 0));
+        let may_send = self.memory.of(peer).has(promised + bytes);
+        if may_send {
+            self.promised.set(Some((since, promised + bytes)));
+        }
+        may_send
     }
 
     /// Checks a record of a peer and queues it for the writer.
@@ -304,7 +352,8 @@ impl RecordStore for PeerStore {
     fn get(&self, key: &kad::RecordKey) -> Option<std::borrow::Cow<'_, Record>> {
         // The local records are about to be discarded: peers may have deleted them during a long
         // absence.
-        if self.store.replica().was_away() { None } else { self.store.get(key) }
+        let record = if self.store.replica().was_away() { None } else { self.store.get(key) };
+        record.filter(|record| self.may_send(record))
     }
 
     /// Checks and stores a record. An error resets the sender's stream, whatever the error is.
@@ -351,17 +400,21 @@ mod tests {
     use libp2p::core::ConnectedPoint;
     use libp2p::core::transport::ListenerId;
     use libp2p::swarm::behaviour::NewListenAddr;
+    use libp2p::swarm::dial_opts::PeerCondition;
     use netabase_store::StoreOptions;
 
     use super::*;
     use crate::admission::Severity;
+    use crate::connection::limits::MAX_KAD_BYTES;
+    use crate::connection::muxer::kad_memory;
+    use crate::rpc::limits::PEER_SHARE;
     use crate::telemetry::trace::Traces;
 
     fn behaviour() -> Behaviour {
         let options = StoreOptions::in_memory();
         let store = NetabaseStore::open_with("", None, options).unwrap();
         let admission = Admission::new(store.clone(), PeerScores::default(), Traces::default());
-        let store = PeerStore::new(store, PeerScores::default(), admission);
+        let store = PeerStore::new(store, PeerScores::default(), admission, kad_memory(1024));
         let protocol = libp2p::StreamProtocol::new("/netabase/test/kad/1.0.0");
         let config = kad::Config::new(protocol);
         Behaviour::new(kad::Behaviour::with_config(PeerId::random(), store, config), Processor::new())
@@ -393,6 +446,48 @@ mod tests {
         assert_eq!(behaviour.judge_addresses(peer, vec![known.clone()]), [known], "it was judged before");
     }
 
+    /// Returns whether a query has ended, and the peers that kad wants to be dialled.
+    fn run(behaviour: &mut Behaviour) -> (bool, Vec<PeerId>) {
+        let (mut context, mut dialled) = (Context::from_waker(futures::task::noop_waker_ref()), Vec::new());
+        while let Poll::Ready(event) = behaviour.poll(&mut context) {
+            match event {
+                ToSwarm::GenerateEvent(Event::Kad(kad::Event::OutboundQueryProgressed { .. })) => {
+                    return (true, dialled);
+                }
+                ToSwarm::Dial { opts } => dialled.extend(opts.get_peer_id()),
+                _ => {}
+            }
+        }
+        (false, dialled)
+    }
+
+    #[test]
+    fn a_query_does_not_wait_for_a_slow_dial_nor_does_one_that_begins_later() {
+        let (mut behaviour, peer) = (behaviour(), PeerId::random());
+        behaviour.add_address(&peer, address("/ip4/203.0.113.1/tcp/1"));
+        behaviour.get_closest_peers(b"key".to_vec());
+        assert_eq!(run(&mut behaviour), (false, vec![peer]));
+        let id = ConnectionId::new_unchecked(1);
+        let found = behaviour.handle_pending_outbound_connection(id, Some(peer), &[], Endpoint::Dialer);
+        assert_eq!(found.unwrap().len(), 1);
+        behaviour.give_up_dials(Duration::from_secs(60));
+        assert_eq!(run(&mut behaviour), (false, vec![]), "it may still be reached");
+        behaviour.give_up_dials(Duration::ZERO);
+        assert_eq!(run(&mut behaviour), (true, vec![]));
+
+        let refused = |behaviour: &mut Behaviour, number, error: &DialError| {
+            let connection_id = ConnectionId::new_unchecked(number);
+            let failure = DialFailure { peer_id: Some(peer), error, connection_id };
+            behaviour.on_swarm_event(FromSwarm::DialFailure(failure));
+        };
+        behaviour.get_closest_peers(b"other key".to_vec());
+        assert_eq!(run(&mut behaviour), (false, vec![peer]));
+        refused(&mut behaviour, 2, &DialError::DialPeerConditionFalse(PeerCondition::NotDialing));
+        assert_eq!(run(&mut behaviour), (true, vec![]));
+        refused(&mut behaviour, 1, &DialError::Aborted);
+        assert!(behaviour.dials.is_empty() && !behaviour.is_given_up(&peer));
+    }
+
     #[test]
     fn a_query_does_not_wait_for_a_connection_that_has_closed_beside_another() {
         let (mut behaviour, peer) = (behaviour(), PeerId::random());
@@ -412,17 +507,7 @@ mod tests {
         }
         behaviour.add_address(&peer, remote);
         behaviour.get_closest_peers(b"key".to_vec());
-        let has_ended = |behaviour: &mut Behaviour| {
-            let mut context = Context::from_waker(futures::task::noop_waker_ref());
-            while let Poll::Ready(event) = behaviour.poll(&mut context) {
-                if let ToSwarm::GenerateEvent(Event::Kad(kad::Event::OutboundQueryProgressed { .. })) = event
-                {
-                    return true;
-                }
-            }
-            false
-        };
-        assert!(!has_ended(&mut behaviour), "the peer is asked");
+        assert!(!run(&mut behaviour).0, "the peer is asked");
         behaviour.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
             peer_id: peer,
             connection_id: ConnectionId::new_unchecked(1),
@@ -430,7 +515,29 @@ mod tests {
             cause: None,
             remaining_established: 1,
         }));
-        assert!(has_ended(&mut behaviour));
+        assert!(run(&mut behaviour).0);
+    }
+
+    #[test]
+    fn large_records_are_sent_as_far_as_there_is_memory_for_the_answers() {
+        let (mut behaviour, [peer, other]) = (behaviour(), [(); 2].map(|()| PeerId::random()));
+        let store = behaviour.store_mut();
+        let record = |bytes| Record::new(b"key".to_vec(), vec![0; bytes]);
+        let (small, large) = (record(SMALL_KAD_BYTES), record(MAX_KAD_BYTES / PEER_SHARE));
+        assert!(store.may_send(&large) && store.may_send(&large), "this program itself asks");
+        store.sender = Some(peer);
+        assert!(store.may_send(&large), "there is a share");
+        assert!(!store.may_send(&large), "it is promised");
+        assert!(store.may_send(&small));
+        store.sender = Some(other);
+        assert!(!store.may_send(&large), "nothing tells whether the other stream has paid yet");
+        store.promised.take();
+        let mut taken = None;
+        assert!(store.memory.of(other).take(1, &mut taken) && !store.may_send(&large));
+        store.sender = Some(peer);
+        assert!(!store.may_send(&large), "an eighth of what is free is less than that");
+        drop(taken);
+        assert!(store.may_send(&large));
     }
 
     #[test]

@@ -56,7 +56,11 @@ impl std::fmt::Debug for NetabaseBehaviour {
 }
 
 impl NetabaseBehaviour {
-    pub(crate) fn new(parts: &Parts, registry: &mut Registry) -> Result<Self, NetabaseError> {
+    pub(crate) fn new(
+        parts: &Parts,
+        kad_memory: ByteBudget,
+        registry: &mut Registry,
+    ) -> Result<Self, NetabaseError> {
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER))
             .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
@@ -72,7 +76,7 @@ impl NetabaseBehaviour {
                 parts.scores.clone(),
             ),
             backoff: backoff::Behaviour::default(),
-            kad: kademlia(parts)?,
+            kad: kademlia(parts, kad_memory)?,
             identify: identify(parts),
             ping: ping(parts.config.connections.ping_interval),
             mdns: mdns::behaviour(&parts.identity, &parts.config.mdns)?,
@@ -116,11 +120,11 @@ pub(crate) fn sync_protocol_name(network: &str) -> Result<StreamProtocol, Netaba
     StreamProtocol::try_from_owned(protocol_name(network, "sync")).map_err(NetabaseError::network)
 }
 
-fn kademlia(parts: &Parts) -> Result<kademlia::Behaviour, NetabaseError> {
+fn kademlia(parts: &Parts, memory: ByteBudget) -> Result<kademlia::Behaviour, NetabaseError> {
     let protocol = StreamProtocol::try_from_owned(protocol_name(&parts.network, "kad"));
     let peer = parts.identity.public().to_peer_id();
     let config = kad_config(protocol.map_err(NetabaseError::network)?, parts);
-    let store = PeerStore::new(parts.store.clone(), parts.scores.clone(), parts.admission());
+    let store = PeerStore::new(parts.store.clone(), parts.scores.clone(), parts.admission(), memory);
     let mut kad = kad::Behaviour::with_config(peer, store, config);
     kad.set_mode(Some(kad_mode(parts.config.dht.mode)));
     Ok(kademlia::Behaviour::new(kad, parts.processor.clone()))

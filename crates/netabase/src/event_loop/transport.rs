@@ -11,10 +11,10 @@ use libp2p::core::transport::{Boxed, MemoryTransport};
 use libp2p::core::upgrade;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
-use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, swarm, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, swarm, tcp};
 use socket2::{Domain, Socket, Type};
 
-use crate::connection::paced::Paced;
+use crate::connection::paced::Multiplexing;
 use crate::connection::processor::Processor;
 use crate::error::NetabaseError;
 use crate::event_loop::limits::QUIC_IDLE_MILLIS;
@@ -28,14 +28,13 @@ pub(super) fn swarm_config(processor: Processor) -> swarm::Config {
 
 pub(super) fn transport(identity: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetabaseError> {
     let noise = || noise::Config::new(identity).map_err(NetabaseError::network);
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default()).map(|socket, _| Paced::new(socket));
-    let tcp = tcp.upgrade(upgrade::Version::V1Lazy);
-    let tcp = tcp.authenticate(noise()?).multiplex(yamux::Config::default());
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default()).upgrade(upgrade::Version::V1Lazy);
+    let tcp = tcp.authenticate(noise()?).multiplex(Multiplexing::default());
     let mut quic = quic::Config::new(identity);
     quic.max_idle_timeout = QUIC_IDLE_MILLIS;
     let quic = quic::tokio::Transport::new(quic);
     let memory = MemoryTransport::default().upgrade(upgrade::Version::V1);
-    let memory = memory.authenticate(noise()?).multiplex(yamux::Config::default());
+    let memory = memory.authenticate(noise()?).multiplex(Multiplexing::default());
     let tcp = tcp.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
     let both = tcp.or_transport(quic.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))));
     let both = both.map(|either, _| either.into_inner());

@@ -54,11 +54,16 @@ pub(crate) struct PeerBudget {
 }
 
 impl PeerBudget {
+    /// Returns whether the share and the budget have `bytes`.
+    pub(crate) fn has(&self, bytes: usize) -> bool {
+        let (free, left) = (self.all.available_permits(), self.share.available_permits());
+        let held = self.most.saturating_sub(left);
+        bytes <= free.min(left) && held + bytes <= ((free + held) / PEER_SHARE).max(self.least)
+    }
+
     /// Takes `bytes` from the share and the budget if both have them; returns whether they did.
     pub(crate) fn take(&self, bytes: usize, taken: &mut Option<Taken>) -> bool {
-        let held = self.most.saturating_sub(self.share.available_permits());
-        let free = self.all.available_permits() + held;
-        if held + bytes > (free / PEER_SHARE).max(self.least) {
+        if !self.has(bytes) {
             return false;
         }
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);

@@ -14,10 +14,10 @@ pub(crate) const MAX_CONCURRENT_STREAMS: usize = 64;
 pub(crate) const FRAME_OVERHEAD_BYTES: usize = 64 * 1024;
 /// The most bytes of peers' requests of all protocols in memory, complete or being read. Further
 /// requests are answered with `Busy`.
-pub(crate) const MAX_INCOMING_BYTES: usize = 32 * 1024 * 1024;
+pub(crate) const MAX_INCOMING_BYTES: usize = 24 * 1024 * 1024;
 /// The most bytes of this node's responses of all protocols in memory until they are sent. Further
 /// requests are answered with `Busy`.
-pub(crate) const MAX_OUTGOING_BYTES: usize = 40 * 1024 * 1024;
+pub(crate) const MAX_OUTGOING_BYTES: usize = 32 * 1024 * 1024;
 /// One peer's share of the memory for requests or responses: an eighth, but at least one frame.
 pub(crate) const PEER_SHARE: usize = 8;
 /// The longest response that is sent even if the memory for responses is used up: one to a put of
