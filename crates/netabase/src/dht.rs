@@ -14,7 +14,7 @@ use crate::dht::known_peers::KnownPeers;
 use crate::dht::queries::{Queries, Watched};
 use crate::dht::rejoin::Isolation;
 use crate::dht::servers::Servers;
-use crate::platform::Instant;
+use crate::platform::{self, Instant};
 use crate::query::holders::Lookups;
 
 pub(crate) mod address;
@@ -51,10 +51,27 @@ pub(crate) struct Dht {
 #[derive(Debug)]
 pub(crate) struct WholeNetwork {
     pub(crate) peers: Vec<PeerInfo>,
+    /// The time until which calls rely on it.
     pub(crate) until: Instant,
+    /// Whether the network is being looked up anew.
+    pub(crate) is_looked_up: bool,
 }
 
 impl Dht {
+    /// Has the network looked up anew, after a peer has joined. A put waits for that lookup unless
+    /// the peer can be asked without it.
+    pub(crate) fn has_joined(&mut self, can_be_asked: bool) {
+        match &mut self.whole_network {
+            Some(network) if can_be_asked => network.until = network.until.min(platform::now()),
+            network => *network = None,
+        }
+    }
+
+    /// Forgets the whole network if a peer that has left is one of it.
+    pub(crate) fn has_left(&mut self, peer: &PeerId) {
+        self.whole_network.take_if(|network| network.peers.iter().any(|known| known.peer_id == *peer));
+    }
+
     /// Creates the state. `known_peers` is the file of saved peers.
     pub(crate) fn new(known_peers: Option<Arc<Path>>) -> Self {
         Self {
@@ -68,5 +85,34 @@ impl Dht {
             servers: Servers::default(),
             isolation: Isolation::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::PeerId;
+
+    use super::*;
+
+    #[test]
+    fn the_whole_network_is_known_while_nobody_of_it_leaves_and_whoever_joins_can_be_asked() {
+        let (mut dht, [peer, stranger]) = (Dht::new(None), [(); 2].map(|()| PeerId::random()));
+        let until = platform::now() + std::time::Duration::from_secs(60);
+        let network = || {
+            let peers = vec![PeerInfo { peer_id: peer, addrs: Vec::new() }];
+            Some(WholeNetwork { peers, until, is_looked_up: false })
+        };
+        dht.whole_network = network();
+        dht.has_left(&stranger);
+        assert_eq!(dht.whole_network.as_ref().map(|network| network.until), Some(until));
+        dht.has_joined(true);
+        assert!(dht.whole_network.as_ref().is_some_and(|network| network.until < until), "it is looked up");
+        dht.has_joined(false);
+        assert!(dht.whole_network.is_none());
+        dht.has_joined(true);
+        assert!(dht.whole_network.is_none());
+        dht.whole_network = network();
+        dht.has_left(&peer);
+        assert!(dht.whole_network.is_none());
     }
 }

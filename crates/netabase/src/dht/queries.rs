@@ -17,8 +17,8 @@ use crate::platform;
 /// A query of kad for this node.
 #[derive(Debug)]
 pub(crate) enum Query {
-    /// Looks up the peers that hold a record, for a call.
-    FindHolders(CallId),
+    /// Looks up the peers that hold a record, for a call or in order to know the whole network.
+    FindHolders(Option<CallId>),
     /// Announces this node as a provider.
     StartProviding { told: bool, reply: Reply<bool> },
     /// Collects providers.

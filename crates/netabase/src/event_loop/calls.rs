@@ -191,7 +191,7 @@ impl EventLoop {
         let id = self.calls.add(Op::Put(sending), deadline);
         match members {
             Some(peers) => self.on_holders_known(id, &peers),
-            None => self.find_holders(&key, id),
+            None => self.find_holders_of_put(&key, id),
         }
     }
 
@@ -224,9 +224,9 @@ impl EventLoop {
     }
 
     fn go_and_get(&mut self, get: Get, deadline: Option<Deadline>, reply: Reply<Reading>) -> CallId {
-        let (known, are_all) = self.nearest_known(&get.key);
+        let (known, part) = self.nearest_known(&get.key);
         let id = self.calls.add(Op::Get(get, vec![reply], platform::now()), deadline);
-        self.go_on_with_get(id, |get| get.begin(known, are_all));
+        self.go_on_with_get(id, |get| get.begin(known, part));
         id
     }
 
@@ -244,7 +244,11 @@ impl EventLoop {
     pub(crate) fn on_holders_known(&mut self, id: CallId, holders: &[PeerInfo]) {
         match self.calls.op(id) {
             Some(Op::Put(_)) => self.go_on_with_put(id, |put| put.on_holders(holders)),
-            Some(Op::Get(..)) => self.go_on_with_get(id, |get| get.on_holders(holders)),
+            Some(Op::Get(get, ..)) => {
+                let key = get.key.clone();
+                let beyond = self.beyond(&key, holders);
+                self.go_on_with_get(id, |get| get.on_holders(holders, beyond));
+            }
             Some(Op::Survey(..)) => self.go_on_with_survey(id, |survey| survey.on_holders(holders)),
             // The caller has stopped waiting.
             None => {}
@@ -581,6 +585,7 @@ impl EventLoop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::get::Known;
 
     #[test]
     fn callers_of_a_get_that_nobody_has_answered_share_it() {
@@ -590,7 +595,7 @@ mod tests {
         let (first, abandoned) = Reply::new(None);
         assert!(calls.join_get(&key, Reply::new(None).0).is_some(), "there is none");
         let mut get = Get::new(key.clone(), Some(2));
-        get.begin(vec![peer.clone()], true);
+        get.begin(vec![peer.clone()], Known::All);
         let id = calls.add(Op::Get(get, vec![first], platform::now()), None);
         calls.gets.insert(key.clone(), id);
         let (second, mut answered) = Reply::new(None);

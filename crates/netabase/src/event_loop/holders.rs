@@ -10,68 +10,115 @@ use crate::dht::holders::{Position, View, distance, position_of};
 use crate::dht::queries::Query;
 use crate::event_loop::EventLoop;
 use crate::event_loop::calls::CallId;
-use crate::event_loop::limits::WHOLE_NETWORK_LIFETIME;
+use crate::event_loop::limits::{MAX_ASKED_BEYOND, STALE_NETWORK_LIFETIME, WHOLE_NETWORK_LIFETIME};
+use crate::ops::get::Known;
 use crate::platform;
 
 impl EventLoop {
     /// Looks up the peers that hold a record, unless they are known;
     /// [`EventLoop::on_holders_known`] continues the call.
     pub(crate) fn find_holders(&mut self, key: &RecordKey, call: CallId) {
-        if let Some(holders) = self.known_holders() {
-            return self.on_holders_known(call, &holders);
+        match self.known_holders() {
+            Some(holders) => self.on_holders_known(call, &holders),
+            None => self.look_up_holders(key, Some(call)),
         }
+    }
+
+    /// Continues a put with the holders of its record as soon as they are known.
+    ///
+    /// While every peer of a small network stays connected, a put waits for no lookup: those that
+    /// join connect to this node or are found by the next lookup, which runs meanwhile.
+    pub(crate) fn find_holders_of_put(&mut self, key: &RecordKey, call: CallId) {
+        match self.holders_known_lately(key) {
+            Some(holders) => self.on_holders_known(call, &holders),
+            None => self.find_holders(key, call),
+        }
+    }
+
+    /// Returns the holders of a record, as of the last lookup and the connections since. The next
+    /// lookup runs meanwhile. Returns `None` if the last one is recent, or tells too little.
+    fn holders_known_lately(&mut self, key: &RecordKey) -> Option<Vec<PeerInfo>> {
+        let (now, swarm) = (platform::now(), &self.swarm);
+        let network = self.dht.whole_network.as_mut().filter(|network| {
+            (network.until..network.until + STALE_NETWORK_LIFETIME).contains(&now)
+                && !network.peers.is_empty()
+                && network.peers.iter().all(|peer| swarm.is_connected(&peer.peer_id))
+        })?;
+        let is_looked_up = std::mem::replace(&mut network.is_looked_up, true);
+        let peers = network.peers.clone();
+        if !is_looked_up {
+            self.look_up_holders(key, None);
+        }
+        Some(self.with_connected(key.as_bytes(), &peers))
+    }
+
+    fn look_up_holders(&mut self, key: &RecordKey, call: Option<CallId>) {
         // Without a number kad looks up twenty, whatever the replication factor is.
         let holders = self.config.dht.replication_factor;
         let query = self.kad().get_n_closest_peers(key.as_bytes().to_vec(), holders);
         self.begin_query(query, Query::FindHolders(call));
     }
 
-    pub(crate) fn on_holders_found(&mut self, call: CallId, result: &kad::GetClosestPeersResult) {
+    pub(crate) fn on_holders_found(&mut self, call: Option<CallId>, result: &kad::GetClosestPeersResult) {
         let (Ok(kad::GetClosestPeersOk { key, peers })
         | Err(kad::GetClosestPeersError::Timeout { key, peers })) = result;
         let peers = self.with_connected(key, peers);
-        if result.is_ok() && peers.len() < self.config.dht.replication_factor.get() {
+        let is_whole = result.is_ok() && peers.len() < self.config.dht.replication_factor.get();
+        self.dht.whole_network = is_whole.then(|| {
             let until = platform::now() + WHOLE_NETWORK_LIFETIME;
-            self.dht.whole_network = Some(WholeNetwork { peers: peers.clone(), until });
+            WholeNetwork { peers: peers.clone(), until, is_looked_up: false }
+        });
+        if let Some(call) = call {
+            self.on_holders_known(call, &peers);
         }
-        self.on_holders_known(call, &peers);
+    }
+
+    /// Returns the connected peers that are the next nearest to a key after its holders, who may
+    /// all be strangers that hold nothing.
+    pub(crate) fn beyond(&self, key: &RecordKey, holders: &[PeerInfo]) -> Vec<PeerInfo> {
+        self.nearest_connected(key.as_bytes(), holders, MAX_ASKED_BEYOND)
     }
 
     /// Adds connected peers to the result of a lookup that has found too few. A lookup starts with
     /// the closest peers in the routing table, and finds no other peers if all of those are gone.
     fn with_connected(&mut self, key: &[u8], found: &[PeerInfo]) -> Vec<PeerInfo> {
-        let mut holders = found.to_vec();
-        let missing = self.config.dht.replication_factor.get().saturating_sub(holders.len());
-        if missing > 0 {
-            let target = kad::KBucketKey::new(key.to_vec());
-            let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
-            let is_new = |peer: &PeerId| found.iter().all(|holder| holder.peer_id != *peer);
-            let mut more: Vec<PeerId> =
-                connected.into_iter().filter(|peer| is_new(peer) && self.dht.servers.serves(peer)).collect();
-            more.sort_by_key(|peer| kad::KBucketKey::from(*peer).distance(&target));
-            let more = more.into_iter().take(missing);
-            holders.extend(more.map(|peer_id| PeerInfo { peer_id, addrs: Vec::new() }));
+        let missing = self.config.dht.replication_factor.get().saturating_sub(found.len());
+        [found, &self.nearest_connected(key, found, missing)].concat()
+    }
+
+    /// Returns up to `most` connected peers that serve others and are not among the `known`, the
+    /// nearest to a key first.
+    fn nearest_connected(&self, key: &[u8], known: &[PeerInfo], most: usize) -> Vec<PeerInfo> {
+        if most == 0 {
+            return Vec::new();
         }
-        holders
+        let target = kad::KBucketKey::new(key.to_vec());
+        let is_new = |peer: &&PeerId| known.iter().all(|holder| holder.peer_id != **peer);
+        let connected = self.swarm.connected_peers().filter(is_new);
+        let mut others: Vec<PeerId> =
+            connected.filter(|peer| self.dht.servers.serves(peer)).copied().collect();
+        others.sort_by_cached_key(|peer| kad::KBucketKey::from(*peer).distance(&target));
+        others.into_iter().take(most).map(info).collect()
     }
 
     /// Returns the holders of any key, if a recent lookup has found the whole network.
-    pub(crate) fn known_holders(&mut self) -> Option<Vec<PeerInfo>> {
-        self.dht.whole_network.take_if(|network| network.until < platform::now());
-        self.dht.whole_network.as_ref().map(|network| network.peers.clone()).filter(|peers| !peers.is_empty())
+    pub(crate) fn known_holders(&self) -> Option<Vec<PeerInfo>> {
+        let network = self.dht.whole_network.as_ref()?;
+        (network.until > platform::now() && !network.peers.is_empty()).then(|| network.peers.clone())
     }
 
-    /// Returns the nearest known peers to a key, and whether they are the whole network. Connected
+    /// Returns the nearest known peers to a key, and which part of the network they are. Connected
     /// peers come first; silent peers, and those that the last dial has not reached, come last.
-    pub(crate) fn nearest_known(&mut self, key: &RecordKey) -> (Vec<PeerInfo>, bool) {
+    pub(crate) fn nearest_known(&mut self, key: &RecordKey) -> (Vec<PeerInfo>, Known) {
         let target = key.position();
-        let whole = self.known_holders();
-        let is_whole = whole.is_some();
-        let mut nearest: Vec<(Position, PeerInfo)> = if let Some(whole) = whole {
-            whole.into_iter().map(|peer| (distance(&position_of(peer.peer_id), &target), peer)).collect()
+        let all = self.known_holders().map(|peers| (peers, Known::All));
+        let all = all.or_else(|| Some((self.holders_known_lately(key)?, Known::Lately)));
+        let (mut nearest, part): (Vec<(Position, PeerInfo)>, _) = if let Some((peers, part)) = all {
+            let place = |peer: PeerInfo| (distance(&position_of(peer.peer_id), &target), peer);
+            (peers.into_iter().map(place).collect(), part)
         } else {
-            let routed = self.routed();
-            routed.into_iter().map(|(peer, place)| (distance(&place, &target), info(peer))).collect()
+            let place = |(peer, place)| (distance(&place, &target), info(peer));
+            (self.routed().into_iter().map(place).collect(), Known::Some)
         };
         nearest.sort_unstable_by_key(|(distance, _)| *distance);
         nearest.truncate(self.config.dht.replication_factor.get());
@@ -80,7 +127,7 @@ impl EventLoop {
             let is_gone = silence.is_silent(peer) || swarm.behaviour().backoff.failures(peer) > 0;
             (is_gone, !swarm.is_connected(peer))
         });
-        (nearest.into_iter().map(|(_, peer)| peer).collect(), is_whole)
+        (nearest.into_iter().map(|(_, peer)| peer).collect(), part)
     }
 
     /// Returns the known live peers, from which the holders of a key follow.

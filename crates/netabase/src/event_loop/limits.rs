@@ -56,6 +56,9 @@ pub(crate) const MAX_PROVIDER_DIALS: usize = MAX_LISTED_PROVIDERS;
 pub(crate) const QUERY_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// The factor of the slowest peer's usual answer time after which a query counts as stalled.
 pub(crate) const SLOWEST_FACTOR: u32 = 4;
+/// The time after which a query goes on without a peer that is being dialled: four round trips
+/// around the world.
+pub(crate) const DIAL_PATIENCE: Duration = Duration::from_secs(1);
 /// The longest time without an answer before a query counts as stalled.
 pub(crate) const MAX_STALL: Duration = Duration::from_secs(2);
 /// The most peers that are probed at once because a query has stalled.
@@ -66,6 +69,11 @@ pub(crate) const PROBE_QUIET_TIME: Duration = Duration::from_secs(1);
 /// The time during which calls reuse the result of a lookup that found the whole network. A put
 /// during that time misses a peer that has joined since and is not connected.
 pub(crate) const WHOLE_NETWORK_LIFETIME: Duration = Duration::from_secs(1);
+/// The time after that during which a put does not wait for the next lookup, while all peers that
+/// were found are connected.
+pub(crate) const STALE_NETWORK_LIFETIME: Duration = Duration::from_secs(30);
+/// The most connected peers beyond the holders of a record that a get asks if no holder has it.
+pub(crate) const MAX_ASKED_BEYOND: usize = 8;
 
 /// The idle timeout of QUIC in milliseconds. As over TCP, pings detect a dead connection earlier.
 /// QUIC's default of 10 s would close the connection, with its requests, during a pause.

@@ -2,7 +2,8 @@
 //!
 //! Known peers are asked at once, without a lookup. If one of them has no copy, the record may be
 //! stored elsewhere: the get asks further peers, more of them the more have none, and looks up
-//! nearer ones in the network.
+//! nearer ones in the network. If none of the holders has a copy, it asks the next nearest
+//! connected peers: the holders may be strangers that have settled around the key.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -27,6 +28,8 @@ pub(crate) struct Get {
     /// The peers to ask, the asked ones, and those that have answered.
     known: HashSet<PeerId>,
     lookup: Lookup,
+    /// The part of the network that the peers are with which the get has begun.
+    begun_with: Known,
     /// The number of peers that have no copy, or failed to answer.
     lacking: usize,
     /// The newest copy, or all contributions to a merged record, and the sender of the last of
@@ -43,6 +46,16 @@ enum Lookup {
     NotBegun,
     UnderWay,
     Over,
+}
+
+/// The part of the network that known peers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    Some,
+    /// All that the last lookup has found and those that have connected since: whoever has joined
+    /// otherwise may have a record that none of them has.
+    Lately,
+    All,
 }
 
 /// An action of a get, which its owner carries out.
@@ -82,6 +95,7 @@ impl Get {
             awaited: Vec::new(),
             known: HashSet::new(),
             lookup: Lookup::NotBegun,
+            begun_with: Known::Some,
             lacking: 0,
             newest: None,
             answers: Vec::new(),
@@ -89,21 +103,26 @@ impl Get {
         }
     }
 
-    /// Starts with the known peers, the nearest first. `are_all` tells that there are no others.
-    pub(crate) fn begin(&mut self, known: Vec<PeerInfo>, are_all: bool) -> Vec<GetAction> {
-        if are_all {
+    /// Starts with peers, the nearest first, which are a part of the network.
+    pub(crate) fn begin(&mut self, peers: Vec<PeerInfo>, part: Known) -> Vec<GetAction> {
+        if part == Known::All {
             self.lookup = Lookup::Over;
         }
-        if are_all || self.enough.is_some() {
-            self.add(known);
+        if part == Known::All || self.enough.is_some() {
+            self.begun_with = part;
+            self.add(peers);
         }
         self.next()
     }
 
-    /// Handles the lookup of the holders.
-    pub(crate) fn on_holders(&mut self, holders: &[PeerInfo]) -> Vec<GetAction> {
+    /// Handles the lookup of the holders. The connected peers `beyond` them are asked last, unless
+    /// the answers of the holders are what is wanted.
+    pub(crate) fn on_holders(&mut self, holders: &[PeerInfo], beyond: Vec<PeerInfo>) -> Vec<GetAction> {
         self.lookup = Lookup::Over;
         self.add(holders.to_vec());
+        if self.enough.is_some() {
+            self.add(beyond);
+        }
         self.next()
     }
 
@@ -174,13 +193,16 @@ impl Get {
             self.awaited.extend(asked.iter().map(|peer| peer.peer_id));
             actions.push(GetAction::Ask(asked));
         }
+        // Nobody else is likely to have a copy.
+        let is_enough = self.begun_with == Known::Lately && (self.copies > 0 || !self.awaited.is_empty());
         // The lookup runs concurrently with the questions, so that further peers are known if the
         // copies are too few.
-        if self.lookup == Lookup::NotBegun && (self.lacking > 0 || self.awaited.len() < missing) {
+        let are_few = self.lacking > 0 || self.awaited.len() < missing;
+        if self.lookup == Lookup::NotBegun && are_few && !is_enough {
             self.lookup = Lookup::UnderWay;
             actions.push(GetAction::FindHolders);
         }
-        if self.lookup == Lookup::Over && self.awaited.is_empty() {
+        if self.awaited.is_empty() && (self.lookup == Lookup::Over || is_enough) {
             actions.push(GetAction::Finish);
         }
         actions
@@ -235,7 +257,7 @@ mod tests {
     #[test]
     fn the_nearest_are_asked_at_once_and_nobody_else_if_they_have_copies() {
         let ((peers, infos), mut get) = (peers(5), Get::new(key(), Some(3)));
-        assert_eq!(get.begin(infos.clone(), false), [GetAction::Ask(infos[..3].to_vec())]);
+        assert_eq!(get.begin(infos.clone(), Known::Some), [GetAction::Ask(infos[..3].to_vec())]);
         assert_eq!(get.on_copy(peers[1], copy(1)), [GetAction::Settle]);
         assert_eq!(get.on_copy(peers[0], copy(1)), []);
         assert_eq!(get.on_copy(peers[4], copy(1)), [], "it was not asked");
@@ -244,9 +266,44 @@ mod tests {
     }
 
     #[test]
+    fn in_a_network_that_was_whole_lately_the_others_are_looked_up_only_if_nobody_has_a_copy() {
+        let ((peers, infos), mut get) = (peers(2), Get::new(key(), Some(3)));
+        let asked = [GetAction::Ask(infos.clone())];
+        assert_eq!(get.begin(infos.clone(), Known::Lately), asked);
+        assert_eq!(get.on_no_copy(peers[0], ReadAnswer::Nothing), []);
+        assert_eq!(get.on_copy(peers[1], copy(1)), [GetAction::Finish]);
+
+        let mut get = Get::new(key(), Some(3));
+        get.begin(infos, Known::Lately);
+        assert_eq!(get.on_no_copy(peers[0], ReadAnswer::Nothing), []);
+        assert_eq!(get.on_no_copy(peers[1], ReadAnswer::Nothing), [GetAction::FindHolders]);
+        assert_eq!(get.on_holders(&[], Vec::new()), [GetAction::Finish]);
+    }
+
+    #[test]
+    fn where_no_holder_has_a_copy_the_next_nearest_are_asked() {
+        let ((peers, infos), mut get) = (peers(6), Get::new(key(), Some(1)));
+        get.begin(infos[..1].to_vec(), Known::Some);
+        let asked = [GetAction::FindHolders];
+        assert_eq!(get.on_no_copy(peers[0], ReadAnswer::Nothing), asked);
+        let asked = [GetAction::Ask(infos[1..3].to_vec())];
+        assert_eq!(get.on_holders(&infos[..4], infos[4..].to_vec()), asked);
+        let last = [GetAction::Ask(infos[3..5].to_vec())];
+        assert_eq!(get.on_no_copy(peers[1], ReadAnswer::Nothing), last);
+        let last = [GetAction::Ask(infos[5..].to_vec())];
+        assert_eq!(get.on_no_copy(peers[2], ReadAnswer::TimedOut), last);
+        assert_eq!(get.on_copy(peers[5], copy(1)), [GetAction::Finish]);
+
+        let mut every = Get::new(key(), None);
+        assert_eq!(every.begin(Vec::new(), Known::Some), [GetAction::FindHolders]);
+        let holders = [GetAction::Ask(infos[..4].to_vec())];
+        assert_eq!(every.on_holders(&infos[..4], infos[4..].to_vec()), holders, "holders alone are asked");
+    }
+
+    #[test]
     fn where_one_of_them_has_none_others_are_asked_and_the_network_for_nearer_ones() {
         let ((peers, infos), mut get) = (peers(7), Get::new(key(), Some(2)));
-        assert_eq!(get.begin(infos[..5].to_vec(), false), [GetAction::Ask(infos[..2].to_vec())]);
+        assert_eq!(get.begin(infos[..5].to_vec(), Known::Some), [GetAction::Ask(infos[..2].to_vec())]);
         let more = [GetAction::Ask(infos[2..4].to_vec()), GetAction::FindHolders];
         assert_eq!(get.on_no_copy(peers[0], ReadAnswer::Nothing), more);
         let last = [GetAction::Ask(infos[4..5].to_vec())];
@@ -254,7 +311,7 @@ mod tests {
         for peer in &peers[2..5] {
             assert_eq!(get.on_no_copy(*peer, ReadAnswer::Nothing), [], "the lookup is under way");
         }
-        assert_eq!(get.on_holders(&infos[4..]), [GetAction::Ask(infos[5..].to_vec())]);
+        assert_eq!(get.on_holders(&infos[4..], Vec::new()), [GetAction::Ask(infos[5..].to_vec())]);
         assert_eq!(get.on_copy(peers[6], copy(1)), [GetAction::Settle]);
         assert_eq!(get.on_no_copy(peers[5], ReadAnswer::TimedOut), [GetAction::Finish]);
         let found = get.finish();
@@ -263,15 +320,16 @@ mod tests {
 
     #[test]
     fn too_few_that_are_known_are_asked_beside_the_lookup_unless_there_are_no_others() {
-        for are_all in [false, true] {
+        for part in [Known::Some, Known::All] {
+            let are_all = part == Known::All;
             let ((peers, infos), mut get) = (peers(1), Get::new(key(), Some(3)));
             let ask = GetAction::Ask(infos.clone());
             let begun = if are_all { vec![ask] } else { vec![ask, GetAction::FindHolders] };
-            assert_eq!(get.begin(infos.clone(), are_all), begun);
+            assert_eq!(get.begin(infos.clone(), part), begun);
             let end = if are_all { GetAction::Finish } else { GetAction::Settle };
             assert_eq!(get.on_copy(peers[0], copy(1)), [end]);
             if !are_all {
-                assert_eq!(get.on_holders(&infos), [GetAction::Finish]);
+                assert_eq!(get.on_holders(&infos, Vec::new()), [GetAction::Finish]);
             }
         }
     }
@@ -279,9 +337,9 @@ mod tests {
     #[test]
     fn a_get_of_all_copies_asks_the_holders_alone_and_waits_for_each() {
         let ((peers, infos), mut get) = (peers(3), Get::new(key(), None));
-        assert_eq!(get.begin(infos.clone(), false), [GetAction::FindHolders]);
+        assert_eq!(get.begin(infos.clone(), Known::Some), [GetAction::FindHolders]);
         assert!(!get.on_deadline(), "nothing is known");
-        assert_eq!(get.on_holders(&infos), [GetAction::Ask(infos)]);
+        assert_eq!(get.on_holders(&infos, Vec::new()), [GetAction::Ask(infos)]);
         assert_eq!(get.on_copy(peers[0], copy(1)), []);
         assert_eq!(get.on_no_copy(peers[1], ReadAnswer::Nothing), []);
         assert!(get.on_deadline());
@@ -292,15 +350,15 @@ mod tests {
     #[test]
     fn a_get_that_knows_nobody_ends_with_its_lookup() {
         let mut get = Get::new(key(), Some(1));
-        assert_eq!(get.begin(Vec::new(), false), [GetAction::FindHolders]);
-        assert_eq!(get.on_holders(&[]), [GetAction::Finish]);
-        assert_eq!(Get::new(key(), Some(1)).begin(Vec::new(), true), [GetAction::Finish]);
+        assert_eq!(get.begin(Vec::new(), Known::Some), [GetAction::FindHolders]);
+        assert_eq!(get.on_holders(&[], Vec::new()), [GetAction::Finish]);
+        assert_eq!(Get::new(key(), Some(1)).begin(Vec::new(), Known::All), [GetAction::Finish]);
     }
 
     #[test]
     fn a_get_returns_the_newest_copy_and_names_the_stale_peers() {
         let ((peers, infos), mut get) = (peers(3), Get::new(key(), Some(3)));
-        get.begin(infos, true);
+        get.begin(infos, Known::All);
         for (peer, time) in peers.iter().zip([2, 3, 1]) {
             get.on_copy(*peer, copy(time));
         }
@@ -319,7 +377,7 @@ mod tests {
         };
         let parts = [part(1), part(2)];
         let ((peers, infos), mut get) = (peers(3), Get::new(key.clone(), None));
-        get.begin(infos, true);
+        get.begin(infos, Known::All);
         for (peer, parts) in peers.iter().zip([&parts[..1], &parts[1..], &parts[..]]) {
             get.on_copy(*peer, checked(&key, &Envelope::bundle(parts).unwrap()));
         }

@@ -67,7 +67,7 @@ impl EventLoop {
     }
 
     pub(super) fn remove_peer(&mut self, peer: PeerId, reply: Reply<bool>) {
-        self.dht.whole_network = None;
+        self.dht.has_left(&peer);
         self.dht.dials.forget(&peer);
         self.dht.servers.unnamed(&peer);
         let removed = self.kad().remove_peer(&peer).is_some();

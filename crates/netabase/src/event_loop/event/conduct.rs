@@ -51,7 +51,7 @@ impl EventLoop {
 
     /// Removes a banned peer from all state and closes its connections; new ones are denied.
     fn part_from(&mut self, peer: PeerId) {
-        self.dht.whole_network = None;
+        self.dht.has_left(&peer);
         self.dht.known_peers.forget(&peer);
         self.dht.dials.forget(&peer);
         self.kad().remove_peer(&peer);

@@ -77,7 +77,7 @@ impl EventLoop {
             if self.is_routed(peer) && !self.is_connected() {
                 self.peers.presence.was_away();
             }
-            self.dht.whole_network = None;
+            self.dht.has_left(&peer);
             self.peers.members.forget(&peer);
             self.replication.exchange.forget(&peer);
             self.peers.silence.disconnected(&peer);

@@ -20,8 +20,8 @@ impl EventLoop {
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
                 self.on_query_progressed(*id, result, *step);
             }
-            kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
-                self.dht.whole_network = None;
+            kad::Event::RoutingUpdated { is_new_peer: true, peer, .. } => {
+                self.dht.has_joined(self.swarm.is_connected(peer) && self.dht.servers.serves(peer));
                 self.dht.lookups.forget();
                 self.peers.news.view_has_changed();
             }

@@ -6,7 +6,7 @@ use libp2p::kad::QueryId;
 use crate::dht::queries::{Query, Watched};
 use crate::event_loop::EventLoop;
 use crate::event_loop::limits::{
-    MAX_PROBES, MAX_STALL, PROBE_QUIET_TIME, QUERY_LOOK_INTERVAL, SLOWEST_FACTOR,
+    DIAL_PATIENCE, MAX_PROBES, MAX_STALL, PROBE_QUIET_TIME, QUERY_LOOK_INTERVAL, SLOWEST_FACTOR,
 };
 use crate::platform::{self, Instant};
 
@@ -26,12 +26,14 @@ impl EventLoop {
         self.dht.watched.push_back((now + QUERY_LOOK_INTERVAL, Watched { id, answered: 0, since: now }));
     }
 
-    /// Ends the query with the oldest check if it waits only for silent peers.
+    /// Ends the query with the oldest check if it waits only for silent peers, and has all go on
+    /// without those whose dials take too long.
     ///
     /// kad would wait 10 s for each peer. A probe finds out whether a peer is silent.
     pub(crate) fn look_at_query(&mut self) {
         let Some((_, mut watched)) = self.dht.watched.pop_front() else { return };
         let now = platform::now();
+        self.swarm.behaviour_mut().kad.give_up_dials(DIAL_PATIENCE);
         let Some(query) = self.kad().query(&watched.id) else { return };
         let stats = query.stats();
         let (answered, pending) = (stats.num_successes() + stats.num_failures(), stats.num_pending());
