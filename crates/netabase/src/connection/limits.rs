@@ -64,7 +64,7 @@ pub(crate) const LONGEST_TURN: Duration = Duration::from_micros(100);
 /// The most bytes of its socket that the task of a TCP connection reads in one turn.
 pub(crate) const MAX_READ_BYTES: usize = 64 * 1024;
 /// The time after which half of the time that a peer has taken is forgotten.
-pub(crate) const TIME_HALF_LIFE: Duration = Duration::from_millis(500);
+pub(crate) const TIME_HALF_LIFE: Duration = Duration::from_millis(100);
 /// The shares of a peer whose time is all useful; of others it is one. A record that is accepted,
 /// given out or received makes so much time useful.
 pub(crate) const USEFUL_SHARES: f64 = 8.0;

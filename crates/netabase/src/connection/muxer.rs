@@ -13,10 +13,10 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent};
 use libp2p::{Multiaddr, PeerId};
 
 use crate::connection::limits::{CLOSE_TIMEOUT, MAX_KAD_BYTES, MIN_KAD_PEERS, STREAM_PAUSE};
-use crate::connection::processor::{Connected, Processor};
+use crate::connection::processor::{Connected, Processor, turn};
 use crate::connection::streams::{Flood, Judgement, Opened, Stream};
 use crate::dht::address::Prefix;
-use crate::platform::{self, Sleep, sleep};
+use crate::platform::{self, Instant, Sleep, sleep};
 use crate::rpc::budget::ByteBudget;
 use crate::telemetry::metrics::Meters;
 
@@ -48,7 +48,8 @@ impl Shared {
     pub(crate) fn connection(&self, peer: PeerId, remote: &Multiaddr, connection: StreamMuxerBox) -> Muxer {
         let connected = self.processor.connected(peer, Prefix::of(remote));
         let opened = Arc::new(Opened::new(Arc::clone(&self.unused), self.budget.of(peer), connected));
-        Muxer { connection, meters: Arc::clone(&self.meters), opened, pause: None, closing: None }
+        let meters = Arc::clone(&self.meters);
+        Muxer { connection, meters, opened, pause: None, closing: None, turns: [None; 2], rested: None }
     }
 }
 
@@ -62,25 +63,46 @@ pub(crate) struct Muxer {
     pause: Option<Pin<Box<Sleep>>>,
     /// The deadline of a close, or `None` before it starts.
     closing: Option<Pin<Box<Sleep>>>,
+    /// The turns in which events and streams were last asked for.
+    turns: [Option<Instant>; 2],
+    /// The turn before which it has paused.
+    rested: Option<Instant>,
+}
+
+/// What a task asks a connection for.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    Event,
+    Stream,
 }
 
 impl Muxer {
-    /// Waits for the next turn, and for the end of a pause, or begins one.
-    fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Waits for the next turn, and for the end of a pause, or begins one. Each question is
+    /// answered once a turn in any case: on a slow machine all of it may pass before the first one.
+    fn poll_pause(&mut self, context: &mut Context<'_>, question: Question) -> Poll<()> {
         self.opened.connected.is_polled();
-        if Connected::has_had_its_turn() {
+        let [event, stream] = &mut self.turns;
+        let last = match question {
+            Question::Event => event,
+            Question::Stream => stream,
+        };
+        let is_first = std::mem::replace(last, turn()) != *last;
+        if !is_first && Connected::has_had_its_turn() {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        loop {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            // Another pause may follow after this turn, so that a peer with much to do is heard.
+            (self.pause, self.rested) = (None, turn());
+        }
+        if self.rested.is_none() || self.rested != turn() {
+            self.pause = self.opened.connected.pause().map(|time| Box::pin(sleep(time)));
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(context));
             }
-            self.pause = self.opened.connected.pause().map(|time| Box::pin(sleep(time)));
-            if self.pause.is_none() {
-                return Poll::Ready(());
-            }
         }
+        Poll::Ready(())
     }
 }
 
@@ -90,7 +112,7 @@ impl StreamMuxer for Muxer {
 
     fn poll_inbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         loop {
-            ready!(self.poll_pause(context));
+            ready!(self.poll_pause(context, Question::Stream));
             let stream = ready!(Pin::new(&mut self.connection).poll_inbound(context))?;
             match self.opened.judge(platform::now()) {
                 Judgement::Accept => {}
@@ -124,7 +146,7 @@ impl StreamMuxer for Muxer {
     }
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
-        ready!(self.poll_pause(context));
+        ready!(self.poll_pause(context, Question::Event));
         Pin::new(&mut self.connection).poll(context)
     }
 }

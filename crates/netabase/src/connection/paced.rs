@@ -2,8 +2,8 @@
 //!
 //! yamux reads until nothing is left, into a window of 256 KiB for each stream, before a protocol
 //! sees the first byte and can refuse the rest; frames of 12 bytes it handles by the thousand. So a
-//! turn of the connection's task reads no more than [`MAX_READ_BYTES`] and for no longer than a
-//! turn takes, and what came is looked at before more is read.
+//! turn of the connection's task reads no more than [`MAX_READ_BYTES`] and for no longer than
+//! [`LONGEST_TURN`], and what came is looked at before more is read.
 
 use std::io;
 use std::pin::Pin;
@@ -13,9 +13,9 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
 use libp2p::yamux;
 
-use crate::connection::limits::MAX_READ_BYTES;
-use crate::connection::processor::{Connected, turn};
-use crate::platform::Instant;
+use crate::connection::limits::{LONGEST_TURN, MAX_READ_BYTES};
+use crate::connection::processor::turn;
+use crate::platform::{self, Instant};
 
 /// yamux over sockets of which a task reads a piece in each of its turns.
 #[derive(Debug, Clone, Default)]
@@ -53,14 +53,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgra
 /// A socket of which a task reads a piece in each of its turns.
 pub(crate) struct Paced<S> {
     socket: S,
-    /// The turn of the last read, and the bytes that it has read.
+    /// The turn of the last read, the time of its first one, and the bytes that it has read.
     turn: Option<Instant>,
+    since: Instant,
     read: usize,
 }
 
 impl<S> Paced<S> {
     fn new(socket: S) -> Self {
-        Self { socket, turn: None, read: 0 }
+        Self { socket, turn: None, since: platform::now(), read: 0 }
     }
 }
 
@@ -72,8 +73,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     ) -> Poll<io::Result<usize>> {
         let turn = turn();
         if turn.is_none() || self.turn != turn {
-            (self.turn, self.read) = (turn, 0);
-        } else if self.read >= MAX_READ_BYTES || Connected::has_had_its_turn() {
+            (self.turn, self.since, self.read) = (turn, platform::now(), 0);
+        } else if self.read >= MAX_READ_BYTES || platform::since(self.since) >= LONGEST_TURN {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
