@@ -64,7 +64,7 @@ pub(crate) const LONGEST_TURN: Duration = Duration::from_micros(100);
 /// The most bytes of its socket that the task of a TCP connection reads in one turn.
 pub(crate) const MAX_READ_BYTES: usize = 64 * 1024;
 /// The time after which half of the time that a peer has taken is forgotten.
-pub(crate) const TIME_HALF_LIFE: Duration = Duration::from_millis(100);
+pub(crate) const TIME_HALF_LIFE: Duration = Duration::from_millis(200);
 /// The shares of a peer whose time is all useful; of others it is one. A record that is accepted,
 /// given out or received makes so much time useful.
 pub(crate) const USEFUL_SHARES: f64 = 8.0;
@@ -72,7 +72,7 @@ pub(crate) const USEFUL_TIME: Duration = Duration::from_micros(250);
 /// The bytes of an answer, in protocols that do not count records, that are as useful as a record.
 pub(crate) const USEFUL_BYTES: usize = 512;
 /// The time between two calculations of the share.
-pub(crate) const JUDGE_INTERVAL: Duration = Duration::from_millis(20);
+pub(crate) const JUDGE_INTERVAL: Duration = Duration::from_millis(5);
 /// The most peers without a connection whose time is kept. The one with the least is dropped.
 pub(crate) const MAX_ACCOUNTS: usize = 1024;
 

@@ -399,7 +399,9 @@ mod tests {
         let processor = Processor::of(2);
         let peers: Vec<(PeerId, f64)> = (0..12).map(|_| (PeerId::random(), 1.0)).collect();
         let useful = peers[0].0;
-        processor.0.accounts.lock().add(useful, Duration::ZERO, 1000 * SECOND, platform::now());
+        // Enough for all half-lives of the test.
+        let time = Duration::from_secs(1 << 60);
+        processor.0.accounts.lock().add(useful, Duration::ZERO, time, platform::now());
         let taken = demand(&processor, &peers);
         let share = ALL / (USEFUL_SHARES + 11.0);
         assert!(is_about(taken[0], USEFUL_SHARES * share), "{taken:?}");
