@@ -103,7 +103,7 @@ fn written(value: Value) -> Vec<String> {
             forms.extend([number.to_string(), grouped(number)]);
             forms.extend(word.filter(|word| !word.is_empty()).map(|word| (*word).to_owned()));
             if number == 2 {
-                forms.push("two".into());
+                forms.extend(["two".into(), "half".into()]);
             }
             forms
         }

@@ -38,7 +38,7 @@ pub(crate) const SMALL_KAD_BYTES: usize = 8 * 1024;
 /// number of peers that may each have the longest one and its answer there. Further ones end their
 /// streams. Nodes of this program send records by a protocol of their own.
 pub(crate) const MAX_KAD_BYTES: usize = 8 * 1024 * 1024;
-pub(crate) const MIN_KAD_PEERS: usize = 4;
+pub(crate) const MIN_KAD_PEERS: usize = 3;
 /// The time that a large record has from the store to its stream, which then pays for it. What is
 /// read of the store meanwhile is counted together, as if one peer had it.
 pub(crate) const PROMISE_TIME: Duration = Duration::from_millis(100);

@@ -18,6 +18,7 @@ use crate::connection::streams::{Flood, Judgement, Opened, Stream};
 use crate::dht::address::Prefix;
 use crate::platform::{self, Instant, Sleep, sleep};
 use crate::rpc::budget::ByteBudget;
+use crate::rpc::limits::RESERVED_PART;
 use crate::telemetry::metrics::Meters;
 
 /// What all connections share.
@@ -35,7 +36,8 @@ pub(crate) struct Shared {
 pub(crate) fn kad_memory(longest: usize) -> ByteBudget {
     // A record is answered with the record.
     let least = 2 * longest;
-    ByteBudget::new(MAX_KAD_BYTES.max(MIN_KAD_PEERS * least), least)
+    let all = (MIN_KAD_PEERS * least).div_ceil(RESERVED_PART - 1) * RESERVED_PART;
+    ByteBudget::new(all.max(MAX_KAD_BYTES), least)
 }
 
 impl Shared {

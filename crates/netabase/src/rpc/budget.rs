@@ -1,7 +1,8 @@
 //! Memory budgets of requests and responses: for all peers together, and a share for each.
 //!
 //! A share is a part of what is free, so that many who take theirs leave some for others (Choudhury
-//! and Hahne, "Dynamic queue length thresholds", 1998).
+//! and Hahne, "Dynamic queue length thresholds", 1998). That holds for the last quarter in any case;
+//! above it, every peer may have a frame of the largest size.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -10,25 +11,32 @@ use libp2p::PeerId;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::rpc::limits::PEER_SHARE;
+use crate::rpc::limits::{PEER_SHARE, RESERVED_PART, SCARCE_PART};
 
 /// A budget of bytes in memory, shared among peers.
 #[derive(Debug, Clone)]
 pub(crate) struct ByteBudget {
     all: Arc<Semaphore>,
-    /// The bytes of each peer's share of an unused budget, and the least of one.
-    share: usize,
-    least: usize,
+    sizes: Sizes,
     /// The shares of the peers that hold a part, or are connected.
     shares: Arc<Mutex<HashMap<PeerId, Weak<Semaphore>>>>,
 }
 
+/// The sizes of a budget, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    all: usize,
+    /// The most that a peer may have, and what it may have as long as the reserve is untouched.
+    most: usize,
+    least: usize,
+}
+
 impl ByteBudget {
     /// Makes a budget of `all` bytes, of which a peer has a share of [`PEER_SHARE`] of what is
-    /// free, and `least` bytes in any case, as long as there are any.
+    /// free, and `least` bytes as long as [`RESERVED_PART`] of all is free.
     pub(crate) fn new(all: usize, least: usize) -> Self {
-        let share = (all / PEER_SHARE).max(least);
-        Self { all: Arc::new(Semaphore::new(all)), share, least, shares: Arc::default() }
+        let sizes = Sizes { all, most: (all / PEER_SHARE).max(least), least };
+        Self { all: Arc::new(Semaphore::new(all)), sizes, shares: Arc::default() }
     }
 
     /// Returns the share of one peer, the same for all of its connections.
@@ -36,11 +44,11 @@ impl ByteBudget {
         let mut shares = self.shares.lock();
         let share = shares.get(&peer).and_then(Weak::upgrade).unwrap_or_else(|| {
             shares.retain(|_, share| share.strong_count() > 0);
-            let share = Arc::new(Semaphore::new(self.share));
+            let share = Arc::new(Semaphore::new(self.sizes.most));
             shares.insert(peer, Arc::downgrade(&share));
             share
         });
-        PeerBudget { all: Arc::clone(&self.all), share, most: self.share, least: self.least }
+        PeerBudget { all: Arc::clone(&self.all), share, sizes: self.sizes }
     }
 }
 
@@ -49,16 +57,17 @@ impl ByteBudget {
 pub(crate) struct PeerBudget {
     all: Arc<Semaphore>,
     share: Arc<Semaphore>,
-    most: usize,
-    least: usize,
+    sizes: Sizes,
 }
 
 impl PeerBudget {
     /// Returns whether the share and the budget have `bytes`.
     pub(crate) fn has(&self, bytes: usize) -> bool {
+        let Sizes { all, most, least } = self.sizes;
         let (free, left) = (self.all.available_permits(), self.share.available_permits());
-        let held = self.most.saturating_sub(left);
-        bytes <= free.min(left) && held + bytes <= ((free + held) / PEER_SHARE).max(self.least)
+        let held = most.saturating_sub(left);
+        let least = if free.saturating_sub(bytes) < all / RESERVED_PART { 0 } else { least };
+        bytes <= free.min(left) && held + bytes <= ((free + held) / PEER_SHARE).max(least)
     }
 
     /// Takes `bytes` from the share and the budget if both have them; returns whether they did.
@@ -74,7 +83,7 @@ impl PeerBudget {
                 taken.share.merge(share);
                 taken.all.merge(all);
             }
-            None => *taken = Some(Taken { share, all }),
+            None => *taken = Some(Taken { share, all, scarce: self.sizes.all / SCARCE_PART }),
         }
         true
     }
@@ -85,6 +94,15 @@ impl PeerBudget {
 pub(crate) struct Taken {
     share: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
+    /// The budget is scarce with less than so many bytes.
+    scarce: usize,
+}
+
+impl Taken {
+    /// Returns whether others may need it.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.all.semaphore().available_permits() < self.scarce
+    }
 }
 
 #[cfg(test)]
@@ -105,24 +123,30 @@ mod tests {
 
     #[test]
     fn many_peers_leave_some_for_others() {
-        let budget = ByteBudget::new(8000, 10);
-        let mut held = Vec::new();
-        for _ in 0..16 {
-            let (peer, mut taken) = (budget.of(PeerId::random()), None);
-            while peer.take(10, &mut taken) {}
-            held.push(taken);
+        for least in [10, 1000] {
+            let budget = ByteBudget::new(8000, least);
+            let mut held = Vec::new();
+            for _ in 0..16 {
+                let (peer, mut taken) = (budget.of(PeerId::random()), None);
+                while peer.take(10, &mut taken) {}
+                held.push(taken);
+            }
+            assert!(budget.all.available_permits() > 500, "{}", budget.all.available_permits());
+            assert!(budget.of(PeerId::random()).take(60, &mut None));
+            assert!(held.iter().flatten().all(Taken::is_scarce));
+            held.truncate(1);
+            assert!(!held.iter().flatten().any(Taken::is_scarce));
         }
-        assert!(budget.all.available_permits() > 500, "{}", budget.all.available_permits());
-        assert!(budget.of(PeerId::random()).take(60, &mut None));
     }
 
     #[test]
     fn all_peers_together_take_no_more_than_there_is() {
-        let budget = ByteBudget::new(1000, 300);
+        let budget = ByteBudget::new(1000, 250);
         let mut held = [(); 3].map(|()| None);
-        assert!(held.iter_mut().all(|taken| budget.of(PeerId::random()).take(300, taken)));
+        assert!(held.iter_mut().all(|taken| budget.of(PeerId::random()).take(250, taken)));
         let (late, mut taken) = (PeerId::random(), None);
-        assert!(!budget.of(late).take(101, &mut taken) && budget.of(late).take(100, &mut taken));
+        assert!(!budget.of(late).take(250 / PEER_SHARE + 1, &mut taken));
+        assert!(budget.of(late).take(250 / PEER_SHARE, &mut taken));
         drop((held, taken));
         assert_eq!(budget.all.available_permits(), 1000);
         budget.of(late);

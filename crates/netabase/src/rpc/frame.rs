@@ -3,7 +3,9 @@
 //!
 //! [`protocol`](crate::protocol) has the contents of frames.
 
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -12,12 +14,13 @@ use libp2p::{PeerId, StreamProtocol};
 use netabase_store::{Envelope, RecordKey};
 use parking_lot::Mutex;
 
+use crate::platform;
 use crate::protocol::record::{Failure, Response};
 pub(crate) use crate::rpc::behaviour::Behaviour;
 use crate::rpc::budget::{ByteBudget, PeerBudget, Taken};
 use crate::rpc::limits::{
-    CHUNK_BYTES, FRAME_OVERHEAD_BYTES, MAX_CONCURRENT_STREAMS, MAX_DISCARDED_BYTES, MAX_TRACES_PER_REQUEST,
-    REQUEST_TIMEOUT, SMALL_RESPONSE_BYTES,
+    CHUNK_BYTES, CHUNK_PATIENCE, FIRST_CHUNK_BYTES, FRAME_OVERHEAD_BYTES, MAX_CONCURRENT_STREAMS,
+    MAX_DISCARDED_BYTES, MAX_TRACES_PER_REQUEST, REQUEST_TIMEOUT, SMALL_RESPONSE_BYTES,
 };
 use crate::telemetry::trace_context::{TRACE_CONTEXT_BYTES, TraceContext};
 
@@ -58,7 +61,7 @@ pub struct Frame {
     /// The traces of a request.
     traces: Vec<TraceContext>,
     /// The memory budget of a peer's request, and of the response to it.
-    _budget: Option<Arc<Taken>>,
+    taken: Option<Arc<Taken>>,
 }
 
 /// The memory budget of responses until they are sent.
@@ -81,13 +84,13 @@ impl ResponseBudget {
         if !self.0.of(peer).take(bytes.len(), &mut taken) {
             return Frame::failure(Failure::Busy);
         }
-        Frame { _budget: taken.map(Arc::new), ..Frame::new(bytes) }
+        Frame { taken: taken.map(Arc::new), ..Frame::new(bytes) }
     }
 }
 
 impl Frame {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes: Ok(Arc::new(bytes)), traces: Vec::new(), _budget: None }
+        Self { bytes: Ok(Arc::new(bytes)), traces: Vec::new(), taken: None }
     }
 
     /// Sets the traces of a request: the first [`MAX_TRACES_PER_REQUEST`] distinct ones.
@@ -222,8 +225,24 @@ async fn write_frame<T: AsyncWrite + Unpin>(io: &mut T, frame: &Frame) -> io::Re
     let bytes = frame.bytes().map_err(|failure| io::Error::other(failure.text()))?;
     let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
     io.write_all(&length.to_be_bytes()).await?;
-    io.write_all(bytes).await?;
-    io.flush().await
+    let taken = frame.taken.as_deref();
+    for chunk in bytes.chunks(CHUNK_BYTES) {
+        while_free(taken, io.write_all(chunk)).await?;
+    }
+    while_free(taken, io.flush()).await
+}
+
+/// Reads or writes a part of a frame. While its memory is scarce, nobody is waited for who takes
+/// longer than [`CHUNK_PATIENCE`].
+async fn while_free<T>(taken: Option<&Taken>, part: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let mut part = pin!(part);
+    loop {
+        match platform::timeout(CHUNK_PATIENCE, &mut part).await {
+            Ok(done) => return done,
+            Err(_) if taken.is_some_and(Taken::is_scarce) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => {}
+        }
+    }
 }
 
 /// Reads a frame. A frame that is too long, or that exceeds the budget, is read to its end and
@@ -241,7 +260,7 @@ async fn read_frame<T: AsyncRead + Unpin>(
     }
     let (mut bytes, mut taken) = (Vec::new(), None);
     while bytes.len() < length {
-        let chunk = CHUNK_BYTES.min(length - bytes.len());
+        let chunk = bytes.len().clamp(FIRST_CHUNK_BYTES, CHUNK_BYTES).min(length - bytes.len());
         if let Some(budget) = budget
             && !budget.take(chunk, &mut taken)
         {
@@ -251,9 +270,9 @@ async fn read_frame<T: AsyncRead + Unpin>(
         }
         let begin = bytes.len();
         bytes.resize(begin + chunk, 0);
-        io.read_exact(bytes.split_at_mut(begin).1).await?;
+        while_free(taken.as_ref(), io.read_exact(bytes.split_at_mut(begin).1)).await?;
     }
-    Ok(Frame { _budget: taken.map(Arc::new), ..Frame::new(bytes) })
+    Ok(Frame { taken: taken.map(Arc::new), ..Frame::new(bytes) })
 }
 
 async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failure) -> io::Result<Frame> {
@@ -262,11 +281,14 @@ async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failu
     }
     let length = u64::try_from(length).map_err(io::Error::other)?;
     futures::io::copy(io.take(length), &mut futures::io::sink()).await?;
-    Ok(Frame { bytes: Err(failure), traces: Vec::new(), _budget: None })
+    Ok(Frame { bytes: Err(failure), traces: Vec::new(), taken: None })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use super::*;
     use crate::rpc::limits::{MAX_INCOMING_BYTES, MAX_OUTGOING_BYTES, PEER_SHARE};
 
@@ -276,7 +298,7 @@ mod tests {
 
     async fn read(bytes: &[u8], budget: usize) -> (io::Result<Frame>, usize) {
         let mut io = futures::io::Cursor::new(bytes);
-        let budget = ByteBudget::new(budget, 1000).of(PeerId::random());
+        let budget = ByteBudget::new(4 * budget, budget).of(PeerId::random());
         let frame = read_frame(&mut io, 1000, Some(&budget)).await;
         (frame, usize::try_from(io.position()).unwrap())
     }
@@ -333,9 +355,35 @@ mod tests {
         assert_eq!(read, 4);
     }
 
+    /// Somebody who says nothing more.
+    struct Silent;
+
+    impl AsyncRead for Silent {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_who_is_slow_while_memory_is_scarce() {
+        const MOST: usize = 2 * CHUNK_BYTES;
+        let budget = ByteBudget::new(4 * MOST, MOST);
+        let slow = budget.of(PeerId::random());
+        let mut io = AsyncReadExt::chain(&b"\0\0\xff\xff one"[..], Silent);
+        let mut reading = pin!(read_frame(&mut io, MOST, Some(&slow)));
+        let ended = platform::timeout(CHUNK_PATIENCE * 3 / 2, &mut reading).await;
+        assert!(ended.is_err(), "nobody else needs the memory");
+        assert!(slow.has(MOST - FIRST_CHUNK_BYTES) && !slow.has(MOST), "it has as much as it sends");
+        let mut taken = [(); 2].map(|()| None);
+        assert!(taken.iter_mut().all(|taken| budget.of(PeerId::random()).take(MOST, taken)));
+        let ended = platform::timeout(2 * CHUNK_PATIENCE, reading).await.expect("it ends");
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(slow.has(CHUNK_BYTES));
+    }
+
     #[tokio::test]
     async fn the_room_of_a_request_is_free_when_it_is_dropped() {
-        let budget = ByteBudget::new(1000, 1000).of(PeerId::random());
+        let budget = ByteBudget::new(4000, 1000).of(PeerId::random());
         let bytes = framed(600, &[0; 600]);
         let first = read_frame(&mut &bytes[..], 1000, Some(&budget)).await.unwrap();
         let mut taken = None;

@@ -18,13 +18,20 @@ pub(crate) const MAX_INCOMING_BYTES: usize = 24 * 1024 * 1024;
 /// The most bytes of this node's responses of all protocols in memory until they are sent. Further
 /// requests are answered with `Busy`.
 pub(crate) const MAX_OUTGOING_BYTES: usize = 32 * 1024 * 1024;
-/// One peer's share of the memory for requests or responses: an eighth, but at least one frame.
+/// One peer's share of the memory for requests or responses: an eighth of what is free, and one
+/// frame as long as [`RESERVED_PART`] of all is free, a quarter.
 pub(crate) const PEER_SHARE: usize = 8;
+pub(crate) const RESERVED_PART: usize = 4;
+/// The memory is scarce while less than this part of it is free, a half: then a peer has
+/// [`CHUNK_PATIENCE`] to send or read the next [`CHUNK_BYTES`], or its stream ends.
+pub(crate) const SCARCE_PART: usize = 2;
+pub(crate) const CHUNK_PATIENCE: Duration = Duration::from_secs(1);
 /// The longest response that is sent even if the memory for responses is used up: one to a put of
 /// the most records.
 pub(crate) const SMALL_RESPONSE_BYTES: usize = 1024;
-/// The bytes of a frame that are read before more memory is allocated for it, so that a frame costs
-/// its sender as much as this node.
+/// The bytes of a frame for which memory is taken at first, and the most at a time: as much again
+/// as was read, so that a frame costs its sender as much as this node.
+pub(crate) const FIRST_CHUNK_BYTES: usize = 4 * 1024;
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
 /// The longest frame that is read to its end and discarded, in order to answer that it is too long.
 pub(crate) const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;

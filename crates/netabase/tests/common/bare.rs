@@ -22,8 +22,9 @@ pub enum Script {
     Frames,
     /// As they are; the answer is a message of Kademlia.
     Bytes,
-    /// As they are, a byte whenever the number changes, and without an end.
-    Drip(watch::Receiver<usize>),
+    /// As they are, so many bytes at once, then one whenever the number changes, and without an
+    /// end.
+    Drip(usize, watch::Receiver<usize>),
     /// Each in a frame; the answer is never read.
     Deaf,
 }
@@ -57,7 +58,7 @@ impl request_response::Codec for RawFrames {
         T: AsyncRead + Unpin + Send,
     {
         match self.script {
-            Script::Frames | Script::Drip(_) => read_frame(io).await,
+            Script::Frames | Script::Drip(..) => read_frame(io).await,
             Script::Bytes => read_message(io).await,
             Script::Deaf => std::future::pending().await,
         }
@@ -74,9 +75,11 @@ impl request_response::Codec for RawFrames {
                 write_frame(io, &bytes).await
             }
             Script::Bytes => io.write_all(&bytes).await,
-            Script::Drip(pace) => {
-                for byte in bytes {
-                    io.write_all(&[byte]).await?;
+            Script::Drip(at_once, pace) => {
+                let (first, rest) = bytes.split_at(*at_once);
+                io.write_all(first).await?;
+                for byte in rest {
+                    io.write_all(&[*byte]).await?;
                     io.flush().await?;
                     pace.changed().await.map_err(io::Error::other)?;
                 }

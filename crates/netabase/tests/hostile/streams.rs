@@ -5,6 +5,7 @@ use libp2p::Swarm;
 use libp2p::{request_response, swarm::SwarmEvent};
 use netabase::NetabaseConfig;
 use netabase::StoreOptions;
+use tokio::task::JoinSet;
 
 use crate::common::bare::*;
 use crate::common::*;
@@ -35,7 +36,7 @@ async fn streams_that_never_end_a_message_are_few_and_are_ended() {
     let scene = Scene::new(config()).await;
     let victim = &scene.victim;
     let mut attack = scene.begin("slow streams: a byte now and then");
-    let mut hostile = hostile_peer_with(victim, Script::Drip(scene.pace())).await;
+    let mut hostile = hostile_peer_with(victim, Script::Drip(0, scene.pace())).await;
     // A frame of 60 KiB, as its length says, of no trace.
     let request = [&[0][..], &(60 * 1024_u32).to_be_bytes()[..], &vec![1; 60 * 1024]].concat();
     for _ in 0..STREAMS {
@@ -48,6 +49,36 @@ async fn streams_that_never_end_a_message_are_few_and_are_ended() {
     attack.tally.sent = STREAMS as u64;
     attack.tally.judged(victim, *hostile.local_peer_id(), 0).await;
     scene.end(attack, &format!("{} ended at once, {MAX_STREAMS} in time", STREAMS - MAX_STREAMS));
+    scene.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_that_never_end_a_message_leave_memory_to_others() {
+    const PEERS: usize = 30;
+    const STREAMS: usize = 40;
+    const FRAME: u32 = 60 * 1024;
+    let large = StoreOptions { max_value_bytes: 1 << 20, ..config().store };
+    let scene = Scene::new(NetabaseConfig { store: large, ..config() }).await;
+    let victim = &scene.victim;
+    let mut attack = scene.begin("many peers that send half a message, and then a byte now and then");
+    let request = [&[0][..], &FRAME.to_be_bytes()[..], &vec![1; FRAME as usize]].concat();
+    let mut hostile = JoinSet::new();
+    for _ in 0..PEERS {
+        let mut peer = hostile_peer_with(victim, Script::Drip(request.len() / 2, scene.pace())).await;
+        for _ in 0..STREAMS {
+            peer.behaviour_mut().records.send_request(&victim.local_peer_id(), request.clone());
+        }
+        hostile.spawn(async move {
+            ended(&mut peer, 1).await;
+            peer
+        });
+    }
+    while let Some(peer) = hostile.join_next().await {
+        drop(peer.unwrap());
+    }
+    scene.served().await;
+    attack.tally.sent = (PEERS * STREAMS) as u64;
+    scene.end(attack, &format!("{} MiB of requests begun", (PEERS * STREAMS * FRAME as usize) >> 20));
     scene.close().await;
 }
 
