@@ -202,6 +202,8 @@ settings! {
         "How long a large value is kept without a record that names it";
     set_aside_other_policy: bool = false, "store.set_aside_other_policy", "NETABASE_STORE_SET_ASIDE_OTHER_POLICY",
         "Whether to open a database with records of a model under another policy, and set those aside";
+    keep_unread_versions: bool = false, "store.keep_unread_versions", "NETABASE_STORE_KEEP_UNREAD_VERSIONS",
+        "Whether to open a database with records of versions that the schema cannot read, and leave those unread";
     replication_factor: NonZeroUsize = NetabaseConfig::default().dht.replication_factor, "dht.replication_factor", "NETABASE_DHT_REPLICATION_FACTOR",
         "The number of peers that hold a record, 1 to 20";
     write_concern: usize = NetabaseConfig::default().dht.write_concern, "dht.write_concern", "NETABASE_DHT_WRITE_CONCERN",
@@ -339,6 +341,7 @@ impl Config {
                 max_blob_bytes: self.max_blob_bytes.value.0,
                 blob_grace: self.blob_grace.value.0,
                 set_aside_other_policy: self.set_aside_other_policy.value,
+                keep_unread_versions: self.keep_unread_versions.value,
                 root: self.root.value,
                 lock_timeout: self.lock_timeout.value.0,
                 ..StoreOptions::default()

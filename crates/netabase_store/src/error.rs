@@ -177,6 +177,51 @@ pub enum OpenError {
         /// The number of those records.
         records: u64,
     },
+    /// The database has records of a model that were written with other fields under the same
+    /// version. Fields have no names on the disk, so this program would take them for each other.
+    #[error(
+        "the database has {records} records of the model `{model}` in which {place} is {}, and in this program it is {}, \
+         under the same version {version}, so they would be taken for other values: put it back as it was, or give the \
+         model a new version with a conversion from the former one",
+        or_nothing(found.as_deref()),
+        or_nothing(expected.as_deref())
+    )]
+    OtherShape {
+        /// The model.
+        model: &'static str,
+        /// Its version.
+        version: u32,
+        /// The number of those records.
+        records: u64,
+        /// The first place that differs, such as ``field 1 of `Place` ``; of the model itself there
+        /// is the number alone, such as `field 2`.
+        place: String,
+        /// The name and the type there in the database, or `None` if there is nothing.
+        found: Option<String>,
+        /// The same in this program.
+        expected: Option<String>,
+    },
+    /// The database has records of an earlier version of a model, and the program no conversion
+    /// from it, so it would not read them.
+    #[error(
+        "the database has {records} records of version {found} of the model `{model}`, which this program, with version \
+         {version}, cannot convert: declare the former one with `migrate_from`, or export them with the former program \
+         and import the file into a new database, or set `keep_unread_versions` to leave them unread"
+    )]
+    NoConversion {
+        /// The model.
+        model: &'static str,
+        /// The version of the records.
+        found: u32,
+        /// The version of this program.
+        version: u32,
+        /// The number of those records.
+        records: u64,
+    },
+}
+
+fn or_nothing(part: Option<&str>) -> String {
+    part.map_or_else(|| "nothing".to_owned(), |part| format!("`{part}`"))
 }
 
 /// A use of a store that does not fit the definition it was opened with.

@@ -174,6 +174,10 @@ pub struct StoreOptions {
     /// opened with a schema of that policy. Default: `false`; opening fails with
     /// [`OpenError::OtherPolicy`](crate::OpenError::OtherPolicy) and changes nothing.
     pub set_aside_other_policy: bool,
+    /// Opens a database with records of an earlier version of a model from which the schema has no
+    /// conversion, and leaves those unread. Default: `false`; opening fails with
+    /// [`OpenError::NoConversion`](crate::OpenError::NoConversion) and changes nothing.
+    pub keep_unread_versions: bool,
     /// The longest wait for another program or store that has the database open, before opening
     /// fails with [`OpenError::Locked`](crate::OpenError::Locked). Default: zero.
     pub lock_timeout: Duration,
@@ -214,6 +218,7 @@ impl Default for StoreOptions {
             blob_grace: HOUR,
             blob_directory: None,
             set_aside_other_policy: false,
+            keep_unread_versions: false,
             lock_timeout: Duration::ZERO,
             clock: Clock::default(),
             writer: WriterMode::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::admin::backup;
-use crate::admin::migrate::{check_format, check_policies, migrate};
+use crate::admin::migrate::{check_format, check_policies, check_shapes, migrate};
 use crate::changes::change::{Change, ChangeKind, StoreEvent};
 use crate::changes::feed::Feed;
 use crate::changes::history;
@@ -273,7 +273,7 @@ impl NetabaseStore {
         options: StoreOptions,
         directory: Option<TempDir>,
     ) -> Result<Self, StoreError> {
-        migrate(&engine, &layout, format)?;
+        migrate(&engine, &layout, format, options.keep_unread_versions)?;
         if engine.has_lost() {
             tracing::error!(
                 path = %path.display(),
@@ -566,6 +566,7 @@ fn accept(engine: &Engine, layout: &Layout, path: &Path, options: &StoreOptions)
     if !options.set_aside_other_policy {
         check_policies(engine, layout)?;
     }
+    check_shapes(engine, layout, options.keep_unread_versions)?;
     engine.accept()?;
     Ok(format)
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::engine::TableName;
-use crate::error::{SchemaError, StoreError};
+use crate::error::{SchemaError, StoreError, ValueError};
+use crate::model::dynamic::Shape;
 use crate::model::schema::{DefinitionSchema, ModelSchema, payload_version};
 use crate::replica::sync_set::Sums;
 use crate::version::envelope::Envelope;
@@ -41,6 +42,9 @@ pub(crate) const META_HISTORIES: &[u8] = b"histories";
 /// The start of the key of each model that has tables, in [`META`]; its name follows, with its
 /// mark.
 pub(crate) const META_MODEL: &[u8] = b"model/";
+/// The start of the key of each shape in which records of a model were written, in [`META`]; its
+/// name follows, with its mark, a zero and the version.
+pub(crate) const META_SHAPE: &[u8] = b"shape/";
 /// The start of the key of each model that may have records of a later version, in [`META`].
 pub(crate) const META_NEWER: &[u8] = b"newer/";
 /// The start of the key of each model whose indexes may have stale entries, in [`META`].
@@ -113,6 +117,8 @@ pub(crate) struct ModelTables {
     pub(crate) sync: TableName,
     /// The place of the model in the schema.
     pub(crate) position: usize,
+    /// The shape in which this program writes records.
+    pub(crate) shape: Shape,
     /// The sums as the writer knows them.
     sums: Mutex<Sums>,
     /// Of how many records a version that a peer has sent waits for its commit.
@@ -137,13 +143,15 @@ pub(crate) struct Place<'layout, 'key> {
 impl Layout {
     pub(crate) fn new(schema: Option<&'static DefinitionSchema>) -> Self {
         let models = schema.map_or(&[][..], |schema| schema.models);
+        let shapes = schema.map_or_else(Vec::new, Shape::of_models);
         let mut slots = FIRST_MODEL_SLOT..;
         Self {
             schema,
             models: models
                 .iter()
+                .zip(shapes)
                 .zip(0..)
-                .map(|(model, at)| ModelTables::new(model, at, &mut slots))
+                .map(|((model, shape), at)| ModelTables::new(model, shape, at, &mut slots))
                 .collect(),
         }
     }
@@ -181,7 +189,12 @@ impl Layout {
 }
 
 impl ModelTables {
-    fn new(schema: &'static ModelSchema, position: usize, slots: &mut impl Iterator<Item = usize>) -> Self {
+    fn new(
+        schema: &'static ModelSchema,
+        shape: Shape,
+        position: usize,
+        slots: &mut impl Iterator<Item = usize>,
+    ) -> Self {
         let mut table = |name: String| TableName::in_slot(&name, slots.next().unwrap_or(usize::MAX));
         let marked = schema.policy.marked(schema.name);
         Self {
@@ -190,6 +203,7 @@ impl ModelTables {
             indexes: schema.indexes.iter().map(|index| table(index_table(&marked, index.name))).collect(),
             sync: table(sync_table(&marked)),
             position,
+            shape,
             sums: Mutex::default(),
             marked,
             arriving: AtomicUsize::new(0),
@@ -257,10 +271,14 @@ impl ModelTables {
     /// Returns whether an envelope, or a contribution in it, was written by a later version of the
     /// model.
     pub(crate) fn has_newer(&self, envelope: &Envelope) -> bool {
-        match envelope.view().bundle() {
-            Some(bundle) => bundle.live().any(|part| self.is_newer(part.payload())),
-            None => self.is_newer(envelope.payload()),
-        }
+        any_payload(envelope, |payload| self.is_newer(payload))
+    }
+
+    /// Returns whether this program can read records of a version.
+    pub(crate) fn reads(&self, version: u32) -> bool {
+        let Ok(begin) = postcard::to_stdvec(&version) else { return false };
+        let read = self.schema.guarded(|codec| codec.keys(&begin));
+        !matches!(read, Err(ValueError::Version { found, .. }) if found == version)
     }
 
     /// Returns whether no two local records may have the same key in the index at `position`.
@@ -298,6 +316,14 @@ impl ModelTables {
     }
 }
 
+/// Returns whether something holds of a version's payload, or of that of a contribution in it.
+pub(crate) fn any_payload(envelope: &Envelope, holds: impl Fn(&[u8]) -> bool) -> bool {
+    match envelope.view().bundle() {
+        Some(bundle) => bundle.live().any(|part| holds(part.payload())),
+        None => holds(envelope.payload()),
+    }
+}
+
 /// Returns the value of an index entry: where its index key ends.
 pub(crate) fn entry_value(key_len: usize) -> [u8; 2] {
     u16::try_from(key_len).unwrap_or(u16::MAX).to_be_bytes()
@@ -328,6 +354,16 @@ pub(crate) fn sync_table(model: &str) -> String {
 /// Returns the key under which [`META`] remembers a model.
 pub(crate) fn model_key(name: &str) -> Vec<u8> {
     [META_MODEL, name.as_bytes()].concat()
+}
+
+/// Returns the start of the keys under which [`META`] remembers the shapes of a model's versions.
+pub(crate) fn shapes_prefix(model: &str) -> Vec<u8> {
+    [META_SHAPE, model.as_bytes(), &[0]].concat()
+}
+
+/// Returns the key of the shape of one version.
+pub(crate) fn shape_key(model: &str, version: u32) -> Vec<u8> {
+    [shapes_prefix(model).as_slice(), &version.to_be_bytes()].concat()
 }
 
 /// Returns the key under which [`META`] remembers that there may be records of a later version.

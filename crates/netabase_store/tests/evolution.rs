@@ -1,7 +1,8 @@
 //! One database, opened by programs whose models differ.
 //!
 //! A value is postcard, which knows neither names nor types: what may change without a new version
-//! of the model is what leaves the bytes as they are.
+//! of the model is what leaves the bytes as they are. The database knows more, and refuses the
+//! rest.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
@@ -10,10 +11,11 @@ mod common;
 mod tables;
 
 use common::*;
+use netabase_store::dynamic::Schema;
 use netabase_store::schema::EncodedRecord;
 use netabase_store::{
     Envelope, KeyField, NetabaseDefinition, NetabaseModel, NetabaseStore, OpenError, RecordKey, StoreError,
-    Timestamp, ValueError, WriteError, netabase_definition_module,
+    StoreOptions, Timestamp, ValueError, WriteError, netabase_definition_module,
 };
 use tables::{Tables, rewrite};
 
@@ -24,8 +26,13 @@ on_every_backend! {
     a_later_version_from_a_peer_is_kept_for_a_later_program,
     a_peer_may_replace_a_later_version_by_an_earlier_one,
     a_field_may_be_renamed,
-    fields_that_change_places_change_values,
-    a_field_that_is_added_or_removed_needs_a_new_version,
+    a_shape_that_reads_other_values_is_refused,
+    what_leaves_the_bytes_as_they_are_needs_no_new_version,
+    an_enum_may_have_more_variants_at_its_end,
+    a_model_without_records_may_have_any_shape,
+    a_version_without_a_conversion_is_refused_unless_it_is_to_be_left_unread,
+    a_conversion_may_go_when_no_record_needs_it,
+    a_schema_without_types_has_the_shape_of_its_types,
     an_index_whose_declaration_changed_is_built_again,
     a_database_of_format_1_is_brought_up_to_date,
     later_versions_in_a_database_of_format_1_are_not_overwritten,
@@ -349,6 +356,81 @@ fn a_peer_may_replace_a_later_version_by_an_earlier_one(place: &Place) {
     assert_eq!((by_title(&store, "d"), by_title(&store, "e")), (vec![], vec![2]));
 }
 
+/// The second version, with a conversion and without.
+#[netabase_definition_module(GentleDefinition, GentleKeys, name = "ItemsDefinition")]
+mod gentle {
+    use netabase_store::{NetabaseModel, NetabaseVersion};
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(GentleDefinition, version = 2, migrate_from = ItemV1)]
+    pub(crate) struct Item {
+        #[primary_key]
+        pub(crate) id: u64,
+    }
+
+    #[derive(NetabaseVersion, Deserialize)]
+    #[netabase(version = 1)]
+    pub(crate) struct ItemV1 {
+        id: u64,
+        _left: String,
+        _right: String,
+    }
+
+    impl From<ItemV1> for Item {
+        fn from(former: ItemV1) -> Self {
+            Self { id: former.id }
+        }
+    }
+}
+
+#[netabase_definition_module(AbruptDefinition, AbruptKeys, name = "ItemsDefinition")]
+mod abrupt {
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(AbruptDefinition, version = 2)]
+    pub(crate) struct Item {
+        #[primary_key]
+        pub(crate) id: u64,
+    }
+}
+
+/// The types of fields.
+mod shapes {
+    use netabase_store::FieldType;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(FieldType, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct Name(pub(crate) String);
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct Undescribed(pub(crate) String);
+
+    macro_rules! figure {
+        ($name:ident { $($variants:tt)* }) => {
+            #[derive(FieldType, Clone, Debug, PartialEq, Serialize, Deserialize)]
+            pub(crate) enum $name { $($variants)* }
+        };
+    }
+    figure!(Figure { Point, Circle { x: u8, y: u8 }, Group(Vec<Self>) });
+    figure!(Figures { Point, Circle { x: u8, y: u8 }, Group(Vec<Self>), Line(u8) });
+
+    pub(crate) mod moved {
+        use super::*;
+        figure!(Figure { Circle { x: u8, y: u8 }, Point, Group(Vec<Self>) });
+    }
+    pub(crate) mod fewer {
+        use super::*;
+        figure!(Figure { Point, Circle { x: u8, y: u8 } });
+    }
+    pub(crate) mod inner {
+        use super::*;
+        figure!(Figure { Point, Circle { y: u8, x: u8 }, Group(Vec<Self>) });
+    }
+}
+
 /// Definitions whose models differ in their fields, but not in their version.
 macro_rules! items {
     ($($module:ident $definition:ident $keys:ident { $($fields:tt)* } $($attribute:meta)*;)*) => {$(
@@ -376,6 +458,16 @@ items! {
         #[secondary_key] pub(crate) left: String, pub(crate) right: String, pub(crate) more: Option<u8>
     };
     removed RemovedDefinition RemovedKeys { #[secondary_key] pub(crate) left: String };
+    typed TypedDefinition TypedKeys { #[secondary_key] pub(crate) left: String, pub(crate) right: Vec<u8> };
+    wrapped WrappedDefinition WrappedKeys { #[secondary_key] pub(crate) left: String, pub(crate) right: super::shapes::Name };
+    unknown UnknownDefinition UnknownKeys {
+        #[secondary_key] pub(crate) left: String, pub(crate) right: super::shapes::Undescribed
+    };
+    figures FiguresDefinition FiguresKeys { pub(crate) figures: Vec<super::shapes::Figure> };
+    moved MovedDefinition MovedKeys { pub(crate) figures: Vec<super::shapes::moved::Figure> };
+    fewer FewerDefinition FewerKeys { pub(crate) figures: Vec<super::shapes::fewer::Figure> };
+    inner InnerDefinition InnerKeys { pub(crate) figures: Vec<super::shapes::inner::Figure> };
+    more MoreDefinition MoreKeys { pub(crate) figures: Vec<super::shapes::Figures> };
     tagged TaggedDefinition TaggedKeys {
         #[secondary_key] pub(crate) tag: Option<String>, #[secondary_key] pub(crate) code: u8, pub(crate) weight: u8
     } secondary_key(name = "both", fields(code, weight));
@@ -404,40 +496,162 @@ fn a_field_may_be_renamed(place: &Place) {
     assert_eq!(items.find(plain::ItemLeftSecondaryKey("c".into())).unwrap().len(), 1);
 }
 
-fn fields_that_change_places_change_values(place: &Place) {
-    if !place.is_on_disk() {
-        return;
+/// Opens the database with another definition, which is refused; returns why.
+fn refused<D: NetabaseDefinition>(place: &Place) -> OpenError {
+    match place.try_open::<D>() {
+        Err(StoreError::Open(error)) => error,
+        other => panic!("{other:?}"),
     }
-    plain_items(place);
-    // Nothing tells two fields of one type apart: give the model a new version.
-    let store = open::<swapped::SwappedDefinition>(place);
-    let items = store.open_tree::<swapped::Item>().unwrap();
-    let expected = swapped::Item { id: 1, right: "a".into(), left: "b".into() };
-    assert_eq!(items.get(&swapped::ItemPrimaryKey(1)).unwrap(), Some(expected));
 }
 
-fn a_field_that_is_added_or_removed_needs_a_new_version(place: &Place) {
+#[track_caller]
+fn assert_other_shape<D: NetabaseDefinition>(place: &Place, at: &str, was: Option<&str>, is: Option<&str>) {
+    let error = refused::<D>(place);
+    let OpenError::OtherShape { place: found_at, found, expected, .. } = &error else { panic!("{error}") };
+    assert_eq!((found_at.as_str(), found.as_deref(), expected.as_deref()), (at, was, is), "{error}");
+}
+
+fn a_shape_that_reads_other_values_is_refused(place: &Place) {
     if !place.is_on_disk() {
         return;
     }
     plain_items(place);
-    let store = open::<added::AddedDefinition>(place);
-    let items = store.open_tree::<added::Item>().unwrap();
-    let error = items.get(&added::ItemPrimaryKey(1)).unwrap_err();
-    assert!(matches!(error, StoreError::Value(ValueError::Decode(_))), "{error:?}");
-    let new = added::Item { id: 3, left: "e".into(), right: "f".into(), more: Some(1) };
-    items.put(&new).unwrap();
-    assert_eq!(items.find(added::ItemLeftSecondaryKey("e".into())).unwrap(), [new]);
-    drop((store, items));
-    let store = open::<removed::RemovedDefinition>(place);
-    let items = store.open_tree::<removed::Item>().unwrap();
-    let error = items.get(&removed::ItemPrimaryKey(1)).unwrap_err();
-    assert!(matches!(error, StoreError::Value(ValueError::TrailingBytes { extra: 2 })), "{error:?}");
-    drop((store, items));
+    let [left, right] = [Some("left: string"), Some("right: string")];
+    assert_other_shape::<swapped::SwappedDefinition>(place, "field 2", left, right);
+    assert_other_shape::<added::AddedDefinition>(place, "field 4", None, Some("more: option<u8>"));
+    assert_other_shape::<removed::RemovedDefinition>(place, "field 3", right, None);
+    assert_other_shape::<typed::TypedDefinition>(place, "field 3", right, Some("right: bytes"));
+    assert_eq!(
+        refused::<swapped::SwappedDefinition>(place).to_string(),
+        "the database has 2 records of the model `Item` in which field 2 is `left: string`, and in this program it is \
+         `right: string`, under the same version 1, so they would be taken for other values: put it back as it was, or \
+         give the model a new version with a conversion from the former one"
+    );
     // Nothing was lost.
     let store = open::<plain::PlainDefinition>(place);
     let items = store.open_tree::<plain::Item>().unwrap();
     assert_eq!(items.get(&plain::ItemPrimaryKey(1)).unwrap().unwrap().right, "b");
+    assert_eq!(items.find(plain::ItemLeftSecondaryKey("c".into())).unwrap().len(), 1);
+}
+
+fn what_leaves_the_bytes_as_they_are_needs_no_new_version(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    plain_items(place);
+    let store = open::<wrapped::WrappedDefinition>(place);
+    let items = store.open_tree::<wrapped::Item>().unwrap();
+    let expected = wrapped::Item { id: 1, left: "a".into(), right: shapes::Name("b".into()) };
+    assert_eq!(items.get(&wrapped::ItemPrimaryKey(1)).unwrap(), Some(expected));
+    drop((store, items));
+    let store = open::<unknown::UnknownDefinition>(place);
+    let items = store.open_tree::<unknown::Item>().unwrap();
+    assert_eq!(
+        items.get(&unknown::ItemPrimaryKey(1)).unwrap().unwrap().right,
+        shapes::Undescribed("b".into())
+    );
+}
+
+fn an_enum_may_have_more_variants_at_its_end(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let item = figures::Item {
+        id: 1,
+        figures: vec![
+            shapes::Figure::Circle { x: 1, y: 2 },
+            shapes::Figure::Group(vec![shapes::Figure::Point]),
+        ],
+    };
+    put_all::<figures::FiguresDefinition, _>(place, std::slice::from_ref(&item));
+    let of_figure = |place: &str| format!("{place} of `Figure");
+    let [moved, fewer, inner] =
+        [of_figure("variant 1") + "`", of_figure("variant 3") + "`", of_figure("field 1") + "::Circle`"];
+    assert_other_shape::<moved::MovedDefinition>(place, &moved, Some("Point"), Some("Circle"));
+    assert_other_shape::<fewer::FewerDefinition>(place, &fewer, Some("Group"), None);
+    assert_other_shape::<inner::InnerDefinition>(place, &inner, Some("x: u8"), Some("y: u8"));
+    let store = open::<more::MoreDefinition>(place);
+    let items = store.open_tree::<more::Item>().unwrap();
+    assert_eq!(items.get(&more::ItemPrimaryKey(1)).unwrap().unwrap().figures.len(), 2);
+    drop((store, items));
+    // The shape with more variants is that of the database now.
+    assert_other_shape::<figures::FiguresDefinition>(
+        place,
+        &of_figure("variant 4").replace("`Figure", "`Figures`"),
+        Some("Line"),
+        None,
+    );
+}
+
+fn a_model_without_records_may_have_any_shape(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    drop(open::<plain::PlainDefinition>(place));
+    drop(open::<swapped::SwappedDefinition>(place));
+    plain_items_refused(place);
+}
+
+fn plain_items_refused(place: &Place) {
+    let item = swapped::Item { id: 1, right: "a".into(), left: "b".into() };
+    put_all::<swapped::SwappedDefinition, _>(place, &[item]);
+    assert!(matches!(refused::<plain::PlainDefinition>(place), OpenError::OtherShape { records: 1, .. }));
+}
+
+fn a_version_without_a_conversion_is_refused_unless_it_is_to_be_left_unread(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    plain_items(place);
+    let error = refused::<abrupt::AbruptDefinition>(place);
+    assert!(
+        matches!(error, OpenError::NoConversion { model: "Item", found: 1, version: 2, records: 2 }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("`migrate_from`"), "{error}");
+    let options = StoreOptions { keep_unread_versions: true, ..place.options.clone() };
+    let schema = Some(abrupt::AbruptDefinition::SCHEMA);
+    let store = NetabaseStore::open_with(place.path(), schema, options).unwrap();
+    let items = store.open_tree::<abrupt::Item>().unwrap();
+    items.put(&abrupt::Item { id: 3 }).unwrap();
+    assert!(matches!(
+        items.get(&abrupt::ItemPrimaryKey(1)),
+        Err(StoreError::Value(ValueError::Version { found: 1, known: 2 }))
+    ));
+    drop((store, items));
+    assert!(matches!(refused::<abrupt::AbruptDefinition>(place), OpenError::NoConversion { records: 2, .. }));
+}
+
+fn a_conversion_may_go_when_no_record_needs_it(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    plain_items(place);
+    let store = open::<gentle::GentleDefinition>(place);
+    assert!(store.migrate(|_| std::ops::ControlFlow::Continue(())).unwrap().complete);
+    drop(store);
+    let store = open::<abrupt::AbruptDefinition>(place);
+    assert_eq!(store.open_tree::<abrupt::Item>().unwrap().len().unwrap(), 2);
+}
+
+fn a_schema_without_types_has_the_shape_of_its_types(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let item = figures::Item { id: 1, figures: vec![shapes::Figure::Point] };
+    put_all::<figures::FiguresDefinition, _>(place, &[item]);
+    let text = Schema::of::<figures::FiguresDefinition>().unwrap().to_toml();
+    let open = |text: &str| {
+        let schema = Schema::from_toml(text).unwrap().definition();
+        NetabaseStore::open_with(place.path(), Some(schema), place.options.clone())
+    };
+    drop(open(&text).unwrap());
+    let wider = text.replace("u8", "u16");
+    assert_ne!(wider, text);
+    let error = open(&wider).unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Open(OpenError::OtherShape { place, .. }) if place == "field 1 of `Figure::Circle`")
+    );
 }
 
 fn an_index_whose_declaration_changed_is_built_again(place: &Place) {

@@ -123,6 +123,7 @@ refused_authors = ['030303030303030303030303030303030303030303030303030303030303
 max_blob_bytes = '6 MiB'
 blob_grace = '7m'
 set_aside_other_policy = true
+keep_unread_versions = true
 [dht]
 replication_factor = 5
 write_concern = 2

@@ -57,6 +57,7 @@ struct Store {
     max_blob_bytes: Option<Bytes>,
     blob_grace: Option<Time>,
     set_aside_other_policy: Option<bool>,
+    keep_unread_versions: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -167,6 +168,7 @@ impl From<Settings> for NetabaseConfig {
         set(&mut config.store.max_blob_bytes, bytes(store.max_blob_bytes));
         set(&mut config.store.blob_grace, time(store.blob_grace));
         set(&mut config.store.set_aside_other_policy, store.set_aside_other_policy);
+        set(&mut config.store.keep_unread_versions, store.keep_unread_versions);
         set(&mut config.dht.replication_factor, dht.replication_factor);
         set(&mut config.dht.write_concern, dht.write_concern);
         set(&mut config.dht.read_concern, dht.read_concern);

@@ -9,7 +9,7 @@
 //! The work is done in steps of bounded size. The first step marks the model as unfinished, the
 //! last one writes its new description, so that a program which finds it in between begins anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,14 +19,15 @@ use crate::admin::rebuild::rebuild;
 use crate::engine::{Engine, Snapshot, Span, Sync, TableName, WriteTables, unless_damaged};
 use crate::error::{DamageError, OpenError, StoreError};
 use crate::model::blob::BLOB_HASH_BYTES;
+use crate::model::dynamic::{Difference, Shape};
 use crate::model::key_range::after_prefix;
 use crate::model::merge;
-use crate::model::schema::{DefinitionSchema, IndexKeys};
+use crate::model::schema::{DefinitionSchema, IndexKeys, payload_version};
 use crate::options::StorageBackend;
 use crate::replica::lease::LeaseRow;
 use crate::replica::sync_set;
 use crate::replica::usage::UsageChanges;
-use crate::tables::{self, Description, Layout, ModelTables};
+use crate::tables::{self, Description, Layout, ModelTables, any_payload};
 use crate::version::admit::check_index_keys;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::{RecordKey, WritePolicy};
@@ -163,6 +164,87 @@ pub(crate) fn check_policies(engine: &Engine, layout: &Layout) -> Result<(), Sto
     Ok(())
 }
 
+/// Refuses a database that has records of a model in another shape under the same version, or,
+/// unless they are to be kept unread, of an earlier version that this program cannot convert.
+pub(crate) fn check_shapes(engine: &Engine, layout: &Layout, keep_unread: bool) -> Result<(), StoreError> {
+    let snapshot = engine.snapshot()?;
+    let mut known = known_models(&snapshot, &bare_meta())?;
+    known.append(&mut known_models(&snapshot, &tables::META)?);
+    for model in layout.models() {
+        let (name, version) = (model.schema.name, model.schema.version);
+        let mut shapes = known_shapes(&snapshot, model)?;
+        let difference = shapes.remove(&version).and_then(|shape| shape?.difference(&model.shape));
+        if let Some(Difference { place, found, expected }) = difference {
+            let records = count_of_version(&snapshot, model, version)?;
+            if records > 0 {
+                let model = name;
+                return Err(OpenError::OtherShape { model, version, records, place, found, expected }.into());
+            }
+        }
+        let described =
+            known.get(&model.marked).and_then(|description| Description::parse(description).version);
+        let mut earlier: BTreeSet<u32> = shapes.into_keys().chain(described).collect();
+        earlier.retain(|earlier| *earlier < version && !keep_unread && !model.reads(*earlier));
+        for earlier in earlier {
+            let records = count_of_version(&snapshot, model, earlier)?;
+            if records > 0 {
+                return Err(OpenError::NoConversion { model: name, found: earlier, version, records }.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the shapes in which records of a model were written, by version; a shape is `None` if
+/// it cannot be read.
+fn known_shapes(
+    snapshot: &Snapshot,
+    model: &ModelTables,
+) -> Result<BTreeMap<u32, Option<Shape>>, StoreError> {
+    let (prefix, mut known) = (tables::shapes_prefix(&model.marked), BTreeMap::new());
+    for entry in snapshot.prefix(&tables::META, &prefix)? {
+        let Some(entry) = unless_damaged(entry.map(Some))? else { continue };
+        if let Some(version) = entry.key().strip_prefix(prefix.as_slice()).and_then(|key| key.try_into().ok())
+        {
+            known.insert(u32::from_be_bytes(version), Shape::parse(entry.value()));
+        }
+    }
+    Ok(known)
+}
+
+/// Counts the records of a model that were written in a version, at least in part.
+fn count_of_version(snapshot: &Snapshot, model: &ModelTables, version: u32) -> Result<u64, StoreError> {
+    let is_of_version = |payload: &[u8]| payload_version(payload).is_ok_and(|found| found == version);
+    let table = tables::records_table(&model.marked);
+    let mut records = 0;
+    for table in [TableName::once(&table), TableName::bare(&table)] {
+        for entry in snapshot.all(&table)? {
+            let Some(entry) = unless_damaged(entry.map(Some))? else { continue };
+            let envelope = Envelope::parse(entry.value());
+            records += u64::from(envelope.is_ok_and(|envelope| any_payload(&envelope, is_of_version)));
+        }
+    }
+    Ok(records)
+}
+
+/// Remembers the shape in which records of a model are written from now on, and forgets those of
+/// versions of which there are no records any more.
+fn write_shape(engine: &Engine, model: &ModelTables, keep_unread: bool) -> Result<(), StoreError> {
+    let known = known_shapes(&engine.snapshot()?, model)?;
+    let version = model.schema.version;
+    let is_gone = |earlier: &u32| *earlier < version && !keep_unread && !model.reads(*earlier);
+    let gone: Vec<u32> = known.keys().copied().filter(is_gone).collect();
+    if gone.is_empty() && known.get(&version).is_some_and(|shape| shape.as_ref() == Some(&model.shape)) {
+        return Ok(());
+    }
+    engine.write(Sync::Now, |tables| {
+        for earlier in &gone {
+            tables.remove(&tables::META, &tables::shape_key(&model.marked, *earlier))?;
+        }
+        tables.insert(&tables::META, &tables::shape_key(&model.marked, version), &model.shape.to_bytes())
+    })
+}
+
 /// Tells programs of formats without checksums that they cannot read the database.
 pub(crate) fn write_marker(tables: &mut dyn WriteTables) -> Result<(), StoreError> {
     tables.insert(&bare_meta(), tables::META_FORMAT, &tables::FORMAT.to_be_bytes())
@@ -211,7 +293,12 @@ pub(crate) fn add_checksums(engine: &Engine) -> Result<(), StoreError> {
 }
 
 /// Brings a database of format `format` up to date before its first use.
-pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(), StoreError> {
+pub(crate) fn migrate(
+    engine: &Engine,
+    layout: &Layout,
+    format: u32,
+    keep_unread: bool,
+) -> Result<(), StoreError> {
     let definition = layout.schema().map_or("", |schema| schema.name);
     let migration = Migration { definition, engine };
     add_missing_checksums(engine)?;
@@ -235,6 +322,7 @@ pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(
             let before = before.map(|before| Description::parse(before));
             migration.update(model, before)?;
         }
+        write_shape(engine, model, keep_unread)?;
     }
     if format < tables::SETS_FORMAT {
         // Not before every record is in its table; a program that finds the former format begins

@@ -44,12 +44,14 @@ mod number;
 mod of;
 mod query;
 mod schema;
+mod shape;
 mod sorted;
 mod toml;
 mod types;
 mod validate;
 mod value;
 
+pub(crate) use shape::{Difference, Shape};
 pub(crate) use sorted::sorted_payload;
 
 pub use crate::model::limits::{

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::error::{SchemaError, SchemaProblem};
 use super::model::{Field, Index, IndexKind, MergeRule, Model};
 use super::schema::{Inner, NamedType, Schema, TypeBody, Types, Variant, VariantBody};
+use super::shape::Shape;
 use super::toml::positions;
 use super::types::{Type, array};
 use super::{definition, validate};
@@ -114,6 +115,14 @@ pub(super) fn fields_of(model: &ModelSchema) -> Option<Model> {
     })
 }
 
+/// Returns the shape of a typed model; the types of some fields may not be described.
+pub(super) fn shape_of_typed(model: &ModelSchema) -> Shape {
+    let mut describing = Describing::default();
+    let types: Vec<_> = model.fields.iter().map(|field| describing.known_type(field)).collect();
+    let fields = model.fields.iter().zip(&types).map(|(field, ty)| (field.name, ty.as_ref()));
+    Shape::new(fields, &describing.finish())
+}
+
 /// The named types that were met.
 #[derive(Default)]
 struct Describing {
@@ -176,6 +185,16 @@ impl Describing {
     fn field_type(&mut self, field: &FieldSchema) -> Result<Type, SchemaError> {
         let undescribed = || SchemaProblem::Undescribed { rust_type: field.rust_type.to_owned() };
         self.type_of(field.ty.ok_or_else(undescribed)?, 0)
+    }
+
+    /// Returns the type of a field, or `None` if it is not described.
+    fn known_type(&mut self, field: &FieldSchema) -> Option<Type> {
+        let met = self.met.len();
+        let known = self.field_type(field).ok();
+        if known.is_none() {
+            self.met.truncate(met);
+        }
+        known
     }
 
     fn type_of(&mut self, schema: &TypeSchema, depth: usize) -> Result<Type, SchemaError> {
