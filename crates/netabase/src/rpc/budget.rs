@@ -1,8 +1,8 @@
 //! Memory budgets of requests and responses: for all peers together, and a share for each.
 //!
 //! A share is a part of what is free, so that many who take theirs leave some for others (Choudhury
-//! and Hahne, "Dynamic queue length thresholds", 1998). That holds for the last quarter in any case;
-//! above it, every peer may have a frame of the largest size.
+//! and Hahne, "Dynamic queue length thresholds", 1998). That holds for the last quarter in any
+//! case; above it, every peer may have a frame of the largest size.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
