@@ -414,6 +414,11 @@ fn work_paths(app: &App, paths: &mut Map<String, Value>) {
     let import = IMPORTED.into_iter().fold(import, described);
     add(paths, "/v1/import", vec![("post", import)]);
     let export = Operation::new("export", "All records as lines of JSON")
+        .with([query(
+            "signed",
+            json!({ "type": "boolean" }),
+            "Whether lines have the signed versions, which an import gives back with their authors",
+        )])
         .answers_as(200, NDJSON, json!({ "type": "string" }))
         .may(&[Kind::Underway]);
     add(paths, "/v1/export", vec![("get", export)]);

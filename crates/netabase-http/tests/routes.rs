@@ -280,6 +280,13 @@ async fn an_export_is_imported_at_another_node() {
     assert_eq!(export.len(), 502, "a first and a last line");
     let report = two.client.post_lines("/v1/import", stream::iter(export.clone())).await.unwrap().json;
     assert_eq!((&report["records"], &report["is_whole"]), (&json!(500), &json!(true)));
+    let mut signed = one.client.lines("/v1/export?signed=true").await.unwrap();
+    let mut lines = Vec::new();
+    while let Some(line) = signed.next().await {
+        lines.push(Ok::<_, Infallible>(format!("{}\n", line.unwrap()).into_bytes()));
+    }
+    let older = two.client.post_lines("/v1/import", stream::iter(lines)).await.unwrap().json;
+    assert_eq!((&older["skipped"], &older["is_whole"]), (&json!(500), &json!(true)), "it has newer versions");
     export.truncate(10);
     let again =
         two.client.post_lines("/v1/import?on_conflict=skip", stream::iter(export)).await.unwrap().json;

@@ -123,6 +123,7 @@ reported, and all others are stored.")]
     #[command(after_long_help = "\
 Example:
   netabase export messages.ndjson
+  netabase export messages.ndjson --signed
   netabase export --path node | gzip > messages.ndjson.gz")]
     Export(transfer::ExportArguments),
     /// Copy a snapshot of the database, also while it is in use

@@ -81,6 +81,16 @@ fn round_trip(backend: &'static str) {
     assert_eq!((&report["records"], &report["is_whole"]), (&json!(300), &json!(true)));
     assert_eq!(records(&other.run(&["export"]).ok().out), records(&exported.out));
 
+    // Another node has them as their author has signed them.
+    let signed = |export: &str| export.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    database.run(&["export", &file, "--signed"]).ok();
+    let restored = Database::new(backend);
+    restored.run(&["import", &file]).ok();
+    let again = restored.run(&["export", "--signed"]).ok().out;
+    assert_eq!(signed(&again), signed(&std::fs::read_to_string(&file).unwrap()));
+    assert!(again.contains(r#""signed":""#), "{again}");
+    database.run(&["export", &file]).ok();
+
     let checked = database.run(&["check", "--json"]).ok();
     assert_eq!((&checked.json()["is_clean"], &checked.json()["records"]), (&json!(true), &json!(300)));
     assert!(checked.err.contains("which no node has open"), "{checked:?}");

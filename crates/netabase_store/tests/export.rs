@@ -6,7 +6,7 @@ mod common;
 mod tables;
 
 use netabase_store::admin::AdminError;
-use netabase_store::schema::SchemaError;
+use netabase_store::schema::{EncodedRecord, SchemaError};
 use std::io::{self, BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use netabase_store::import::{
     ImportEnd, ImportError, ImportOptions, ImportProgress, ImportReport, LineError, OnConflict,
 };
 use netabase_store::{
-    Envelope, KeyField, NetabaseModel, NetabaseStore, RecordKey, StorageBackend, StoreError, Timestamp,
-    ValueError, WriteError, netabase_definition_module,
+    Envelope, KeyField, NetabaseModel, NetabaseStore, RecordKey, Refusal, StorageBackend, StoreError,
+    StoreOptions, Timestamp, ValueError, WriteError, netabase_definition_module,
 };
 use proptest::prelude::*;
 
@@ -40,6 +40,8 @@ on_every_backend! {
     a_record_that_is_not_unique_spoils_no_other,
     an_import_that_was_stopped_goes_on,
     values_of_an_earlier_version_are_converted,
+    signed_versions_come_back_as_they_were,
+    signed_versions_are_checked_as_those_of_peers_are,
 }
 
 #[netabase_definition_module(ListDefinition, ListKeys)]
@@ -624,4 +626,102 @@ proptest! {
         let _ = store.import_json(done.join(&b'\n').as_slice(), options).unwrap();
         prop_assert_eq!(records::<Item>(&store), stopped);
     }
+}
+
+fn export_signed(store: &NetabaseStore) -> String {
+    let mut file = Vec::new();
+    let options = ExportOptions { signed: true, ..ExportOptions::default() };
+    let report = store.export_json(&mut file, options).unwrap();
+    assert!(report.is_whole(), "{report:?}");
+    String::from_utf8(file).unwrap()
+}
+
+/// Hands over an order as its author has signed it, in a version of the model.
+fn deliver(store: &NetabaseStore, author: u8, id: i64, version: u8, expires: u64) -> Envelope {
+    let key = RecordKey::of(&OrderPrimaryKey(id)).unwrap();
+    let mut payload = EncodedRecord::of(&order(id, 7)).unwrap().payload;
+    payload[0] = version;
+    let time = Timestamp::from_unix_millis(START + u64::from(author));
+    let envelope = Envelope::sign(&identity(author), &key, time, expires, Some(&payload));
+    assert_eq!(store.replica().admit(key.as_bytes(), envelope.as_bytes()), Ok(true));
+    store.flush().unwrap();
+    envelope
+}
+
+fn signed_versions_come_back_as_they_were(place: &Place) {
+    let store = place.open();
+    fill(&store);
+    let theirs = [
+        deliver(&store, 9, 1, 1, 0),
+        deliver(&store, 8, 2, 1, START + 60_000),
+        // A program of a later version wrote it, so that it has no value here.
+        deliver(&store, 9, 3, 2, 0),
+    ];
+    let (file, visits) = (export_signed(&store), records::<Visit>(&store));
+    let key = |id| RecordKey::of(&OrderPrimaryKey(id)).unwrap();
+    for options in
+        [place.options.clone(), StoreOptions { identity: Some(identity(2)), ..place.options.clone() }]
+    {
+        let mut other = place.elsewhere();
+        other.options = StoreOptions { clock: other.time.clock(), ..options };
+        let store = other.open();
+        let report = import(&store, &file, ImportOptions::default());
+        assert!(report.is_whole() && report.records == 255, "{report:?}");
+        for (id, envelope) in (1..).zip(&theirs) {
+            assert_eq!(store.envelope(&key(id)).unwrap().as_ref(), Some(envelope));
+        }
+        assert_eq!(records::<Visit>(&store), visits);
+        let again = import(&store, &file, ImportOptions::default());
+        let new = if place.options.identity.is_some() { 0 } else { 252 };
+        assert_eq!((again.records, again.skipped), (new, 255 - new), "{again:?}");
+        if place.options.identity.is_some() {
+            assert_eq!(
+                export_signed(&store).lines().skip(1).collect::<Vec<_>>(),
+                file.lines().skip(1).collect::<Vec<_>>()
+            );
+        }
+    }
+}
+
+fn signed_versions_are_checked_as_those_of_peers_are(place: &Place) {
+    let store = place.open();
+    let envelope = deliver(&store, 9, 1, 1, 0);
+    let line: serde_json::Value =
+        serde_json::from_str(export_signed(&store).lines().nth(1).unwrap()).unwrap();
+    let other = place.elsewhere();
+    let store = other.open();
+    let with = |field: &str, value: &str| {
+        let mut line = line.clone();
+        line[field] = value.into();
+        line.to_string()
+    };
+    let signed = line["signed"].as_str().unwrap();
+    let last = if signed.ends_with('A') { "B" } else { "A" };
+    let forged = format!("{}{last}", &signed[..signed.len() - 1]);
+    let (first, middle) = signed.split_at(signed.len() / 2);
+    let changed = format!("{first}{}{}", if middle.starts_with('A') { "B" } else { "A" }, &middle[1..]);
+    for (file, reasons) in [
+        (with("signed", &changed), &[Refusal::InvalidSignature, Refusal::InvalidEnvelope][..]),
+        (with("signed", &forged), &[Refusal::InvalidSignature, Refusal::InvalidEnvelope]),
+        (with("signed", "?"), &[Refusal::InvalidEnvelope]),
+        (with("key", "?"), &[Refusal::InvalidKey]),
+        (with("model", "Visit"), &[Refusal::InvalidKey]),
+    ] {
+        let report = import(&store, &file, ImportOptions::default());
+        let LineError::Signed(reason) = &report.bad_lines[0].error else { panic!("{report:?}") };
+        assert!(reasons.contains(reason) && report.records == 0, "{report:?}");
+    }
+    let file = line.to_string();
+    for (on_conflict, expected) in
+        [(OnConflict::Fail, (1, 0, 0)), (OnConflict::Fail, (0, 0, 1)), (OnConflict::Skip, (0, 1, 0))]
+    {
+        let report = import(&store, &file, ImportOptions { on_conflict, ..ImportOptions::default() });
+        assert_eq!((report.records, report.skipped, report.bad), expected, "{report:?}");
+    }
+    // What others have written since stays.
+    let newer = deliver(&store, 10, 1, 1, 0);
+    assert_eq!(import(&store, &file, ImportOptions::default()).skipped, 1);
+    let key = RecordKey::of(&OrderPrimaryKey(1)).unwrap();
+    assert_eq!(store.envelope(&key).unwrap(), Some(newer));
+    assert_ne!(store.envelope(&key).unwrap(), Some(envelope));
 }

@@ -180,14 +180,18 @@ pub fn import_report(report: &ImportReport) -> Value {
 
 /// Exports all records as lines of JSON.
 pub(crate) async fn export(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
-    params::none(&uri)?;
     require_accept(&headers, NDJSON)?;
+    let mut params = Params::of(&uri)?;
+    let signed = params.flag("signed")?;
+    params.finish()?;
     let permit = permit(&app.exports)?;
     let (pieces, read) = mpsc::channel(PIECES);
     let store = app.node.store().clone();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        if let Err(error) = store.export_json(Outlet(&pieces), ExportOptions::default()) {
+        if let Err(error) =
+            store.export_json(Outlet(&pieces), ExportOptions { signed, ..ExportOptions::default() })
+        {
             // The client notices the failure by the missing last line.
             let _ = pieces.blocking_send(Err(io::Error::other(error)));
         }

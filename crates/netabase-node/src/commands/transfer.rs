@@ -356,6 +356,9 @@ pub(crate) struct ExportArguments {
     /// The file to write [default: standard output]
     #[arg(default_value = STANDARD, hide_default_value = true)]
     output: PathBuf,
+    /// Add the signed versions, so that an import restores records with their authors and times
+    #[arg(long)]
+    signed: bool,
     #[command(flatten)]
     target: TargetArguments,
 }
@@ -364,11 +367,12 @@ pub(crate) struct ExportArguments {
 pub(crate) async fn export(file: Option<&Path>, arguments: &ExportArguments) -> Outcome {
     let (config, is_offline) = arguments.target.load(file)?;
     let mut target = Target::new(&arguments.output)?;
+    let signed = arguments.signed;
     let exported = if is_offline {
         let (store, place) = offline::open_unchanged(&config)?;
         note!("exporting the database {}, which no node has open", place.display());
         let (written, exported) = offline::run(move |stop| {
-            let exported = export_here(&store, &mut target, stop)?;
+            let exported = export_here(&store, &mut target, signed, stop)?;
             Ok((target, exported))
         })
         .await?;
@@ -377,7 +381,7 @@ pub(crate) async fn export(file: Option<&Path>, arguments: &ExportArguments) -> 
     } else {
         let api = online::client(&config)?;
         note!("exporting the records of the node at {}", api.url());
-        export_there(&api, &mut target).await?
+        export_there(&api, &mut target, signed).await?
     };
     let Exported { lines, left_out, complete } = exported;
     if !complete {
@@ -402,10 +406,15 @@ struct Exported {
     complete: bool,
 }
 
-fn export_here(store: &NetabaseStore, target: &mut Target, stop: &AtomicBool) -> Result<Exported, Failure> {
+fn export_here(
+    store: &NetabaseStore,
+    target: &mut Target,
+    signed: bool,
+    stop: &AtomicBool,
+) -> Result<Exported, Failure> {
     let bar = progress::bar("export", 0);
     let tell = |at: ExportProgress| progress::step(&bar, stop, at.done, at.total);
-    let options = ExportOptions { progress: ProgressCallback::new(tell), ..ExportOptions::default() };
+    let options = ExportOptions { progress: ProgressCallback::new(tell), signed, ..ExportOptions::default() };
     let report = store.export_json(&mut *target, options)?;
     Ok(Exported {
         lines: report.records,
@@ -414,9 +423,10 @@ fn export_here(store: &NetabaseStore, target: &mut Target, stop: &AtomicBool) ->
     })
 }
 
-async fn export_there(api: &Client, target: &mut Target) -> Result<Exported, Failure> {
+async fn export_there(api: &Client, target: &mut Target, signed: bool) -> Result<Exported, Failure> {
     let bar = progress::spinner("export");
-    let mut lines = api.lines("/v1/export").await.map_err(failed)?;
+    let mut lines =
+        api.lines(if signed { "/v1/export?signed=true" } else { "/v1/export" }).await.map_err(failed)?;
     let mut exported = Exported { lines: 0, left_out: 0, complete: false };
     while let Some(line) = lines.next().await {
         let line = line.map_err(failed)?;

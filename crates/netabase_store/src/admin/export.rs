@@ -4,6 +4,8 @@ use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -12,6 +14,7 @@ use crate::admin::limits::{PIECE_BYTES, PIECE_RECORDS};
 use crate::admin::progress::ProgressCallback;
 use crate::engine::{Engine, Snapshot, Span};
 use crate::error::{AdminError, DamageError, SchemaError, StoreError, ValueError};
+use crate::model::schema::payload_version;
 use crate::options::NonExhaustive;
 use crate::read::long_read::LongRead;
 use crate::store::NetabaseStore;
@@ -32,6 +35,10 @@ pub struct ExportOptions<'a> {
     /// export that the callback stops has no last line, so it cannot be mistaken for a complete
     /// one.
     pub progress: ProgressCallback<'a, ExportProgress>,
+    /// Adds the signed version of each record, so that an import gives it back with its author,
+    /// time and expiry, also in another store. Records of later versions and such as JSON cannot
+    /// tell have that alone. Default: `false`.
+    pub signed: bool,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,
 }
@@ -87,13 +94,19 @@ struct Header<'a> {
 struct RecordLine<'a> {
     model: &'a str,
     version: u32,
-    value: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     author: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires: Option<u64>,
+    /// The record key and the version as peers are sent it, in base64 (RFC 4648).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -119,7 +132,8 @@ impl NetabaseStore {
     /// whose keys are no text) is left out and reported. Fails with
     /// [`AdminError::Output`](crate::admin::AdminError::Output) if the writer does.
     ///
-    /// [`NetabaseStore::import_json`] reads it back; the records get new versions then.
+    /// [`NetabaseStore::import_json`] reads it back; records without their signed versions
+    /// ([`ExportOptions::signed`]) get new ones then. Tombstones are not exported.
     ///
     /// ```
     /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
@@ -166,6 +180,7 @@ impl NetabaseStore {
             total += reading.snapshot(core.engine())?.0.len(&model.records)?;
         }
         let mut export = Export {
+            definition,
             out: Lines { writer: BufWriter::with_capacity(BUFFER_BYTES, writer), bytes: 0 },
             options,
             now,
@@ -186,6 +201,7 @@ impl NetabaseStore {
 
 /// An export on its way.
 struct Export<'a, W: Write> {
+    definition: &'static str,
     out: Lines<W>,
     options: ExportOptions<'a>,
     /// In milliseconds since the Unix epoch.
@@ -233,9 +249,14 @@ impl<W: Write> Export<'_, W> {
 
     fn record(&mut self, model: &ModelTables, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         match self.read(model, value) {
-            Ok(Some((envelope, json))) => self.write(model, &envelope, &json),
+            Ok(Some((envelope, json))) => {
+                self.write(model, key, &envelope, model.schema.version, Some(&json))
+            }
             Ok(None) => Ok(()),
             Err(reason) => {
+                if let Some((envelope, version)) = self.unread(value, &reason) {
+                    return self.write(model, key, &envelope, version, None);
+                }
                 match reason {
                     LeftReason::Newer { .. } => self.report.newer += 1,
                     _ => self.report.unreadable += 1,
@@ -260,20 +281,36 @@ impl<W: Write> Export<'_, W> {
         Ok(Some((envelope, json)))
     }
 
+    /// Returns a signed record without a value in JSON, and its version, if signed versions are
+    /// wanted.
+    fn unread(&self, value: &[u8], reason: &LeftReason) -> Option<(Envelope, u32)> {
+        let is_wanted =
+            self.options.signed && matches!(reason, LeftReason::Newer { .. } | LeftReason::Value(_));
+        let envelope = Envelope::parse(value).ok().filter(|envelope| is_wanted && envelope.is_signed())?;
+        let version = payload_version(envelope.payload()).ok()?;
+        Some((envelope, version)).filter(|(envelope, _)| !envelope.is_expired(self.now))
+    }
+
     fn write(
         &mut self,
         model: &ModelTables,
+        key: &[u8],
         envelope: &Envelope,
-        value: &RawValue,
+        version: u32,
+        value: Option<&RawValue>,
     ) -> Result<(), StoreError> {
         self.report.records += 1;
+        let key = model.schema.record_key(self.definition, key)?;
+        let signed = Some(envelope.to_wire()).filter(|envelope| self.options.signed && envelope.is_signed());
         self.out.write(&RecordLine {
             model: model.schema.name,
-            version: model.schema.version,
+            version,
             value,
             author: envelope.author().map(|author| author.to_string()),
             timestamp: envelope.timestamp().map(Timestamp::unix_millis),
             expires: envelope.expires(),
+            key: signed.as_ref().map(|_| STANDARD.encode(key.as_bytes())),
+            signed: signed.map(|envelope| STANDARD.encode(envelope.as_bytes())),
         })
     }
 

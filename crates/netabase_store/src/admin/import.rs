@@ -7,10 +7,14 @@ use std::mem;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::admin::limits::{BATCH_BYTES, MAX_REPORTED};
 use crate::error::{AdminError, SchemaError, StoreError, ValueError, WriteError};
 use crate::model::schema::{DefinitionSchema, EncodedRecord, ModelSchema};
 use crate::store::NetabaseStore;
+use crate::version::admit::Refusal;
 use crate::version::record_key::RecordKey;
 use crate::write::apply::{Expected, Op};
 use crate::write::planned_write::{Answers, PlannedWrite, is_refusal};
@@ -40,6 +44,12 @@ impl NetabaseStore {
     /// value is of the current version of its model.
     ///
     /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
+    ///
+    /// A line with the signed version of its record ([`ExportOptions::signed`]) gives that back,
+    /// with its author, time and expiry, after every check of a record that a peer has sent. With
+    /// [`OnConflict::Replace`] the newer of two versions stays.
+    ///
+    /// [`ExportOptions::signed`]: crate::export::ExportOptions::signed
     ///
     /// Values of earlier versions of a model are converted like those on the disk. A line that
     /// cannot be stored is reported with its number and error, and the import continues or stops as
@@ -124,6 +134,8 @@ struct Import<'a> {
     pending_bytes: usize,
     /// The places of the array's elements in `pending`.
     places: VecDeque<Place>,
+    /// Whether signed versions wait for the disk.
+    has_admitted: bool,
     /// The lines since the last batch, good or bad.
     lines: usize,
     /// Whether no item was read yet.
@@ -167,6 +179,7 @@ impl<'a> Import<'a> {
             pending_keys: HashSet::new(),
             pending_bytes: 0,
             places: VecDeque::new(),
+            has_admitted: false,
             lines: 0,
             is_first: true,
             is_export: false,
@@ -238,6 +251,7 @@ impl<'a> Import<'a> {
         }
         match content {
             Ok(Content::Record { model, version, value }) => self.record(place, &model, version, value),
+            Ok(Content::Signed { model, key, envelope }) => self.signed(place, &model, &key, &envelope),
             Ok(Content::End { .. }) => Ok(Flow::Continue(())),
             Err(error) => self.bad(place, error),
         }
@@ -257,6 +271,40 @@ impl<'a> Import<'a> {
             Ok(record) => self.plan(place, record),
             Err(error) => self.bad(place, LineError::Value(shorten_value(error))),
         }
+    }
+
+    /// Stores the version that the author of a record has signed, after every check of one that a
+    /// peer has sent.
+    fn signed(&mut self, place: Place, model: &str, key: &str, envelope: &str) -> Result<Flow, StoreError> {
+        let key = STANDARD.decode(key).ok().and_then(|key| RecordKey::parse(&key).ok());
+        let is_ours = |key: &RecordKey| key.definition() == self.definition.name && key.model() == model;
+        let Some(key) = key.filter(is_ours) else {
+            return self.bad(place, LineError::Signed(Refusal::InvalidKey));
+        };
+        let Ok(envelope) = STANDARD.decode(envelope) else {
+            return self.bad(place, LineError::Signed(Refusal::InvalidEnvelope));
+        };
+        // An earlier line may have the same record.
+        if !self.pending.is_empty()
+            && let Flow::Break(end) = self.flush(place.number() - 1)?
+        {
+            return Ok(Flow::Break(end));
+        }
+        if self.options.on_conflict != OnConflict::Replace && self.is_taken(&key)? {
+            return self.taken(place, StoreError::Write(WriteError::Exists { key }));
+        }
+        let replica = self.store.replica();
+        let mut admitted = replica.admit_quietly(key.as_bytes(), &envelope);
+        while admitted == Err(Refusal::Busy) {
+            self.store.flush()?;
+            admitted = replica.admit_quietly(key.as_bytes(), &envelope);
+        }
+        match admitted {
+            Ok(true) => (self.report.records, self.has_admitted) = (self.report.records + 1, true),
+            Ok(false) | Err(Refusal::Outdated | Refusal::Expired) => self.report.skipped += 1,
+            Err(reason) => return self.bad(place, LineError::Signed(reason)),
+        }
+        Ok(Flow::Continue(()))
     }
 
     /// Puts a record into the next batch.
@@ -349,6 +397,9 @@ impl<'a> Import<'a> {
         self.pending_keys.clear();
         self.pending_bytes = 0;
         let flow = self.store.commit_each(&writes, self)?;
+        if mem::take(&mut self.has_admitted) {
+            self.store.flush()?;
+        }
         self.places.clear();
         if flow.is_break() {
             return Ok(Flow::Break(ImportEnd::TooManyErrors));

@@ -52,6 +52,10 @@ struct Fields<'a> {
     version: Option<u32>,
     #[serde(borrow)]
     value: Option<&'a RawValue>,
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    signed: Option<Cow<'a, str>>,
     records: Option<u64>,
     left_out: Option<u64>,
 }
@@ -64,7 +68,11 @@ struct Exported<'a> {
     model: Cow<'a, str>,
     version: Option<u32>,
     #[serde(borrow)]
-    value: &'a RawValue,
+    value: Option<&'a RawValue>,
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    signed: Option<Cow<'a, str>>,
     #[serde(rename = "author")]
     _author: Option<IgnoredAny>,
     #[serde(rename = "timestamp")]
@@ -82,6 +90,12 @@ pub(super) enum Content<'a> {
         version: Option<u32>,
         value: &'a str,
     },
+    /// A record with the version that its author has signed, both in base64.
+    Signed {
+        model: Cow<'a, str>,
+        key: Cow<'a, str>,
+        envelope: Cow<'a, str>,
+    },
     End {
         records: u64,
         left_out: u64,
@@ -97,6 +111,9 @@ impl<'a> Content<'a> {
             LineError::Json { message: shorten(&message) }
         })?;
         match fields {
+            Fields { model: Some(model), key: Some(key), signed: Some(envelope), .. } => {
+                Ok(Self::Signed { model, key, envelope })
+            }
             Fields { model: Some(model), version, value: Some(value), .. } => {
                 Ok(Self::Record { model, version, value: value.get() })
             }
@@ -113,11 +130,17 @@ impl<'a> Content<'a> {
         model: &'static str,
         definition: &DefinitionSchema,
     ) -> Result<Self, LineError> {
-        if let Ok(Exported { model, version, value, .. }) = serde_json::from_slice(text)
+        if let Ok(Exported { model, version, value, key, signed, .. }) = serde_json::from_slice(text)
             && definition.model(&model).is_some()
-            && value.get().starts_with('{')
+            && value.is_none_or(|value| value.get().starts_with('{'))
         {
-            return Ok(Self::Record { model, version, value: value.get() });
+            match (key, signed, value) {
+                (Some(key), Some(envelope), _) => return Ok(Self::Signed { model, key, envelope }),
+                (None, None, Some(value)) => {
+                    return Ok(Self::Record { model, version, value: value.get() });
+                }
+                _ => {}
+            }
         }
         let value = std::str::from_utf8(text)
             .map_err(|_| LineError::Json { message: "it is not text in UTF-8".to_owned() })?;

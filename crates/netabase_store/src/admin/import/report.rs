@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::error::{StoreError, ValueError};
+use crate::version::admit::Refusal;
 
 /// The progress of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,8 @@ pub struct ImportReport {
     /// The records that were stored.
     pub records: u64,
     /// The records that were not stored because of
-    /// [`OnConflict::Skip`](crate::import::OnConflict::Skip).
+    /// [`OnConflict::Skip`](crate::import::OnConflict::Skip), and those with signed versions that
+    /// have expired or of which the same or a newer version is here.
     pub skipped: u64,
     /// The lines that could not be stored.
     pub bad: u64,
@@ -136,6 +138,9 @@ pub enum LineError {
     /// The store does not take the record.
     #[error(transparent)]
     Refused(Arc<StoreError>),
+    /// The signed version of the record is not taken, as it would not be from a peer.
+    #[error("its signed version is not taken: {0}")]
+    Signed(Refusal),
     /// The line comes after the last line of the export.
     #[error("it comes after the end of the export or array; import files that were joined one by one")]
     AfterEnd,

@@ -103,7 +103,7 @@ impl Shape {
         let sides = [self, other].map(|shape| {
             shape.fields.iter().map(|(name, ty)| (Some(&**name), ty.as_deref().map(Written::Text))).collect()
         });
-        match comparison.products(sides, Owner::Model) {
+        match comparison.products(&sides, Owner::Model) {
             Err(Unlike::Within(difference)) => Some(difference),
             Ok(()) | Err(Unlike::Here) => None,
         }
@@ -200,8 +200,8 @@ enum Owner<'a> {
 
 impl<'a> Comparison<'a> {
     /// Compares fields or parts.
-    fn products(&mut self, sides: [Product<'a>; 2], owner: Owner<'_>) -> Result<(), Unlike> {
-        let [former, other] = &sides;
+    fn products(&mut self, sides: &[Product<'a>; 2], owner: Owner<'_>) -> Result<(), Unlike> {
+        let [former, other] = sides;
         let named = |side: &Product<'_>, name: &str| side.iter().any(|(field, _)| *field == Some(name));
         for place in 0..former.len().max(other.len()) {
             let pair = [former.get(place), other.get(place)];
@@ -248,7 +248,7 @@ impl<'a> Comparison<'a> {
                     [Some(name.clone()), Some(new.clone())],
                 ));
             }
-            self.products([body.parts(), new_body.parts()], Owner::Type(&format!("{of}::{name}")))?;
+            self.products(&[body.parts(), new_body.parts()], Owner::Type(&format!("{of}::{name}")))?;
         }
         Ok(())
     }
@@ -269,7 +269,7 @@ impl<'a> Comparison<'a> {
         };
         match (self.form(0, former), self.form(1, other)) {
             (Form::Product(former), Form::Product(other)) => {
-                self.products([former, other], of.as_deref().map_or(Owner::Unnamed, Owner::Type))
+                self.products(&[former, other], of.as_deref().map_or(Owner::Unnamed, Owner::Type))
             }
             (Form::Sum(former), Form::Sum(other)) => {
                 self.variants([former, other], of.as_deref().unwrap_or_default())
