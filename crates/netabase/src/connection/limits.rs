@@ -67,8 +67,8 @@ pub(crate) const MAX_READ_BYTES: usize = 64 * 1024;
 pub(crate) const TIME_HALF_LIFE: Duration = Duration::from_millis(200);
 /// The shares of a peer whose time is all useful; of others it is one. A record that is accepted,
 /// given out or received makes so much time useful.
-pub(crate) const USEFUL_SHARES: f64 = 8.0;
-pub(crate) const USEFUL_TIME: Duration = Duration::from_micros(250);
+pub(crate) const USEFUL_SHARES: f64 = 16.0;
+pub(crate) const USEFUL_TIME: Duration = Duration::from_millis(1);
 /// The bytes of an answer, in protocols that do not count records, that are as useful as a record.
 pub(crate) const USEFUL_BYTES: usize = 512;
 /// The time between two calculations of the share.

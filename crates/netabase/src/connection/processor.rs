@@ -238,9 +238,11 @@ impl Processor {
         done
     }
 
-    /// Returns the time that a peer has taken lately.
+    /// Returns the time that a peer has taken lately for each of its shares.
     pub(crate) fn taken(&self, peer: &PeerId, now: Instant) -> Duration {
-        self.0.accounts.lock().peers.get(peer).map_or(Duration::ZERO, |account| account.left(now))
+        let accounts = self.0.accounts.lock();
+        let of = |account: &Account| account.left(now).div_f64(accounts.shares(account));
+        accounts.peers.get(peer).map_or(Duration::ZERO, of)
     }
 
     /// Returns how long nothing is to be read of a peer, or `None` if it may go on.
@@ -455,6 +457,15 @@ mod tests {
         assert_eq!(processor.0.accounts.lock().peers.len(), MAX_ACCOUNTS);
         assert_eq!(processor.taken(&peer, now), SECOND, "the least go");
         assert!(processor.0.accounts.lock().peers.contains_key(&connected.peer));
+    }
+
+    #[test]
+    fn the_time_of_a_peer_whose_work_is_useful_counts_less() {
+        let (processor, peer) = (Processor::of(2), PeerId::random());
+        processor.charge(peer, SECOND);
+        processor.was_useful(peer, 10_000);
+        let taken = processor.taken(&peer, platform::now()).as_secs_f64();
+        assert!(taken <= 1.0 / USEFUL_SHARES && taken > 0.5 / USEFUL_SHARES, "{taken}");
     }
 
     #[tokio::test]

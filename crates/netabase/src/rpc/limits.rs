@@ -50,7 +50,8 @@ pub(crate) const MAX_SHARED_QUESTIONS: usize = 64;
 pub(crate) const DEFAULT_WORKERS: usize = 2;
 
 /// The threads beyond the number of cores for peers that have taken less than [`LIGHT_TIME`] of
-/// the processor lately, so that they do not wait for costly requests of others.
+/// the processor lately for each of their shares, so that they do not wait for costly requests of
+/// others.
 pub(crate) const LIGHT_WORKERS: usize = 1;
 pub(crate) const LIGHT_TIME: Duration = Duration::from_millis(10);
 /// The most requests that wait for a thread, in total and of one peer. Further ones are answered

@@ -11,7 +11,7 @@ use libp2p::PeerId;
 use tokio::task;
 
 use crate::connection::processor::Processor;
-use crate::platform::{self, JoinSet};
+use crate::platform::{self, Instant, JoinSet};
 use crate::rpc::limits::{DEFAULT_WORKERS, LIGHT_TIME, LIGHT_WORKERS};
 
 /// The limits of queued work. Further work is refused at once.
@@ -44,6 +44,8 @@ pub(crate) struct Pool<Job, Done> {
     running: JoinSet<(Option<Done>, Duration)>,
     /// The peers whose jobs are running.
     running_of: Vec<(task::Id, PeerId)>,
+    /// When the next of the peers may go on whose jobs wait since they have taken too much.
+    rest: Option<Instant>,
     processor: Processor,
 }
 
@@ -56,8 +58,8 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
         work: impl Fn(PeerId, Job) -> Option<Done> + Send + Sync + 'static,
     ) -> Self {
         let workers = platform::parallelism().map_or(DEFAULT_WORKERS, NonZeroUsize::get);
-        let (waiting, running, running_of) = Default::default();
-        Self { work: Arc::new(work), limits, order, workers, waiting, running, running_of, processor }
+        let (waiting, running, running_of, rest) = Default::default();
+        Self { work: Arc::new(work), limits, order, workers, waiting, running, running_of, rest, processor }
     }
 
     /// Queues a job of a peer. If a limit is reached, returns the job that is not carried out: this
@@ -90,14 +92,28 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
     /// Returns the result of the next job that ends. This method is cancel safe.
     pub(crate) async fn next(&mut self) -> Done {
         loop {
-            let (id, (done, time)) = match self.running.join_next_with_id().await {
+            let rest = self.rest;
+            let ended = async {
+                match self.running.join_next_with_id().await {
+                    Some(ended) => ended,
+                    None => std::future::pending().await,
+                }
+            };
+            let ended = match rest {
+                Some(rest) => platform::timeout_at(rest, ended).await.ok(),
+                None => Some(ended.await),
+            };
+            let (id, (done, time)) = match ended {
                 Some(Ok(ended)) => ended,
                 // A peer that waits for an answer receives a failure.
                 Some(Err(error)) => {
                     tracing::error!(%error, "a job of a peer has panicked");
                     (error.id(), (None, Duration::ZERO))
                 }
-                None => std::future::pending().await,
+                None => {
+                    self.start_waiting();
+                    continue;
+                }
             };
             if let Some(place) = self.running_of.iter().position(|(running, _)| *running == id) {
                 let (_, peer) = self.running_of.swap_remove(place);
@@ -116,7 +132,8 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
     }
 
     fn start_waiting(&mut self) {
-        while let Some((peer, job)) = self.next_waiting() {
+        let mut paused = HashMap::new();
+        while let Some((peer, job)) = self.next_waiting(&mut paused) {
             let (work, processor) = (Arc::clone(&self.work), self.processor.clone());
             let task = self.running.spawn_blocking(move || {
                 let begin = processor.begin();
@@ -125,25 +142,32 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
             });
             self.running_of.push((task.id(), peer));
         }
+        let shortest = paused.into_values().flatten().min();
+        self.rest = shortest.map(|pause| platform::now() + pause);
     }
 
-    /// Returns the job that starts now, if one does.
-    fn next_waiting(&mut self) -> Option<(PeerId, Job)> {
+    /// Returns the job that starts now, if one does. Those of peers above their share wait, as what
+    /// they send does: `paused` has how long, of those that were asked about.
+    fn next_waiting(&mut self, paused: &mut HashMap<PeerId, Option<Duration>>) -> Option<(PeerId, Job)> {
         let running = self.running.len();
+        let mut may_go_on =
+            |peer: &PeerId| paused.entry(*peer).or_insert_with(|| self.processor.pause(peer)).is_none();
         let next = match self.order {
             Order::Fair if running >= self.workers + LIGHT_WORKERS => return None,
             Order::Fair => {
                 let (now, all) = (platform::now(), running < self.workers);
+                let mut times = HashMap::new();
                 let time_of = |peer| self.processor.taken(peer, now) + self.running_time(peer);
-                let waiting = self.waiting.iter().enumerate();
-                let times = waiting.map(|(place, (peer, _))| (time_of(peer), place));
+                let waiting = self.waiting.iter().enumerate().filter(|(_, (peer, _))| may_go_on(peer));
+                let times = waiting
+                    .map(|(place, (peer, _))| (*times.entry(*peer).or_insert_with(|| time_of(peer)), place));
                 let (_, place) = times.min().filter(|(time, _)| all || *time < LIGHT_TIME)?;
                 place
             }
             Order::OfPeer if running >= self.workers => return None,
             Order::OfPeer => {
                 let is_running = |peer| self.running_of.iter().any(|(_, running)| *running == peer);
-                self.waiting.iter().position(|(peer, _)| !is_running(*peer))?
+                self.waiting.iter().position(|(peer, _)| !is_running(*peer) && may_go_on(peer))?
             }
         };
         self.waiting.remove(next)
@@ -176,6 +200,7 @@ mod tests {
         let (mut pool, release) = held(Limits { waiting: 9, of_peer: 9 }, Order::Fair);
         let [greedy, other, third] = [(); 3].map(|()| PeerId::random());
         pool.workers = 1;
+        // Nobody pauses for so little.
         pool.processor.charge(greedy, 2 * LIGHT_TIME);
         for (peer, job) in [(greedy, 0), (greedy, 2), (other, 4), (greedy, 6), (third, 8)] {
             pool.offer(peer, job).unwrap();
@@ -191,6 +216,26 @@ mod tests {
         }
         let place = |job| done.iter().position(|done| *done == job).unwrap();
         assert!(place(8) < place(6), "{done:?}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_above_its_share_waits_although_a_thread_is_free() {
+        for order in [Order::Fair, Order::OfPeer] {
+            let (mut pool, release) = held(Limits { waiting: 9, of_peer: 9 }, order);
+            let [greedy, other] = [(); 2].map(|()| PeerId::random());
+            pool.processor.charge(greedy, Duration::from_secs(1));
+            for (peer, job) in [(greedy, 0), (greedy, 2), (other, 4)] {
+                pool.offer(peer, job).unwrap();
+            }
+            let running: Vec<PeerId> = pool.running_of.iter().map(|(_, peer)| *peer).collect();
+            assert_eq!(running, [other]);
+            (0..3).for_each(|_| release.send(()).unwrap());
+            assert_eq!(pool.next().await, 4);
+            assert!(pool.running_of.is_empty() && pool.processor.pause(&greedy).is_some());
+            let mut done = [pool.next().await, pool.next().await];
+            done.sort_unstable();
+            assert_eq!(done, [0, 2], "what it has taken is forgotten meanwhile");
+        }
     }
 
     #[tokio::test]
