@@ -54,6 +54,9 @@ pub(crate) const DEFAULT_WORKERS: usize = 2;
 /// others.
 pub(crate) const LIGHT_WORKERS: usize = 1;
 pub(crate) const LIGHT_TIME: Duration = Duration::from_millis(10);
+/// The time between two requests of peers above their share of the processor that start since
+/// nothing of their peer has for [`LONGEST_PAUSE`](crate::connection::limits::LONGEST_PAUSE).
+pub(crate) const OVERDUE_INTERVAL: Duration = Duration::from_millis(25);
 /// The most requests that wait for a thread, in total and of one peer. Further ones are answered
 /// with `Busy` at once.
 pub(crate) const REQUEST_LIMITS: Limits = Limits { waiting: 256, of_peer: 32 };

@@ -10,9 +10,10 @@ use std::time::Duration;
 use libp2p::PeerId;
 use tokio::task;
 
+use crate::connection::limits::LONGEST_PAUSE;
 use crate::connection::processor::Processor;
 use crate::platform::{self, Instant, JoinSet};
-use crate::rpc::limits::{DEFAULT_WORKERS, LIGHT_TIME, LIGHT_WORKERS};
+use crate::rpc::limits::{DEFAULT_WORKERS, LIGHT_TIME, LIGHT_WORKERS, OVERDUE_INTERVAL};
 
 /// The limits of queued work. Further work is refused at once.
 #[derive(Debug, Clone, Copy)]
@@ -40,13 +41,23 @@ pub(crate) struct Pool<Job, Done> {
     order: Order,
     /// The number of concurrent jobs: one for each core.
     workers: usize,
-    waiting: VecDeque<(PeerId, Job)>,
+    waiting: VecDeque<Waiting<Job>>,
     running: JoinSet<(Option<Done>, Duration)>,
     /// The peers whose jobs are running.
     running_of: Vec<(task::Id, PeerId)>,
-    /// When the next of the peers may go on whose jobs wait since they have taken too much.
+    /// When to look again at the jobs of peers that have taken too much, and when the last one of
+    /// such a peer has started.
     rest: Option<Instant>,
+    overdue: Option<Instant>,
     processor: Processor,
+}
+
+/// A job that waits for a thread.
+struct Waiting<Job> {
+    peer: PeerId,
+    job: Job,
+    /// Since when no job of the peer has started.
+    since: Instant,
 }
 
 impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
@@ -58,14 +69,24 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
         work: impl Fn(PeerId, Job) -> Option<Done> + Send + Sync + 'static,
     ) -> Self {
         let workers = platform::parallelism().map_or(DEFAULT_WORKERS, NonZeroUsize::get);
-        let (waiting, running, running_of, rest) = Default::default();
-        Self { work: Arc::new(work), limits, order, workers, waiting, running, running_of, rest, processor }
+        Self {
+            work: Arc::new(work),
+            limits,
+            order,
+            workers,
+            waiting: VecDeque::new(),
+            running: JoinSet::new(),
+            running_of: Vec::new(),
+            rest: None,
+            overdue: None,
+            processor,
+        }
     }
 
     /// Queues a job of a peer. If a limit is reached, returns the job that is not carried out: this
     /// one, or the last one of the peer that has the most.
     pub(crate) fn offer(&mut self, peer: PeerId, job: Job) -> Result<(), Job> {
-        let of_peer = self.waiting.iter().filter(|(waiting, _)| *waiting == peer).count();
+        let of_peer = self.waiting.iter().filter(|waiting| waiting.peer == peer).count();
         if of_peer >= self.limits.of_peer {
             return Err(job);
         }
@@ -74,16 +95,16 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
             let Some(place) = self.last_of_greediest(of_peer + 1) else { return Err(job) };
             displaced = self.waiting.remove(place);
         }
-        self.waiting.push_back((peer, job));
+        self.waiting.push_back(Waiting { peer, job, since: platform::now() });
         self.start_waiting();
-        displaced.map_or(Ok(()), |(_, job)| Err(job))
+        displaced.map_or(Ok(()), |displaced| Err(displaced.job))
     }
 
     /// Returns the place of the last job of the peer that has the most, if it has more than `most`.
     fn last_of_greediest(&self, most: usize) -> Option<usize> {
         let mut counts: HashMap<PeerId, (usize, usize)> = HashMap::new();
-        for (place, (peer, _)) in self.waiting.iter().enumerate() {
-            let (count, last) = counts.entry(*peer).or_default();
+        for (place, waiting) in self.waiting.iter().enumerate() {
+            let (count, last) = counts.entry(waiting.peer).or_default();
             (*count, *last) = (*count + 1, place);
         }
         counts.into_values().max().filter(|(count, _)| *count > most).map(|(_, last)| last)
@@ -132,8 +153,8 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
     }
 
     fn start_waiting(&mut self) {
-        let mut paused = HashMap::new();
-        while let Some((peer, job)) = self.next_waiting(&mut paused) {
+        let mut pauses = HashMap::new();
+        while let Some(Waiting { peer, job, .. }) = self.next_waiting(&mut pauses) {
             let (work, processor) = (Arc::clone(&self.work), self.processor.clone());
             let task = self.running.spawn_blocking(move || {
                 let begin = processor.begin();
@@ -142,35 +163,71 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
             });
             self.running_of.push((task.id(), peer));
         }
-        let shortest = paused.into_values().flatten().min();
-        self.rest = shortest.map(|pause| platform::now() + pause);
+        let now = platform::now();
+        let until = |waiting: &Waiting<Job>| {
+            let pause = pauses.get(&waiting.peer).copied().flatten()?;
+            Some((now + pause).min(self.overdue_at(waiting)))
+        };
+        self.rest = self.waiting.iter().filter_map(until).min();
     }
 
     /// Returns the job that starts now, if one does. Those of peers above their share wait, as what
-    /// they send does: `paused` has how long, of those that were asked about.
-    fn next_waiting(&mut self, paused: &mut HashMap<PeerId, Option<Duration>>) -> Option<(PeerId, Job)> {
+    /// they send does, until they are overdue: `pauses` has how long, of those that were asked
+    /// about.
+    fn next_waiting(&mut self, pauses: &mut HashMap<PeerId, Option<Duration>>) -> Option<Waiting<Job>> {
         let running = self.running.len();
-        let mut may_go_on =
-            |peer: &PeerId| paused.entry(*peer).or_insert_with(|| self.processor.pause(peer)).is_none();
-        let next = match self.order {
-            Order::Fair if running >= self.workers + LIGHT_WORKERS => return None,
-            Order::Fair => {
-                let (now, all) = (platform::now(), running < self.workers);
-                let mut times = HashMap::new();
-                let time_of = |peer| self.processor.taken(peer, now) + self.running_time(peer);
-                let waiting = self.waiting.iter().enumerate().filter(|(_, (peer, _))| may_go_on(peer));
-                let times = waiting
-                    .map(|(place, (peer, _))| (*times.entry(*peer).or_insert_with(|| time_of(peer)), place));
-                let (_, place) = times.min().filter(|(time, _)| all || *time < LIGHT_TIME)?;
-                place
-            }
-            Order::OfPeer if running >= self.workers => return None,
-            Order::OfPeer => {
-                let is_running = |peer| self.running_of.iter().any(|(_, running)| *running == peer);
-                self.waiting.iter().position(|(peer, _)| !is_running(*peer) && may_go_on(peer))?
-            }
+        let threads = self.workers + if self.order == Order::Fair { LIGHT_WORKERS } else { 0 };
+        if running >= threads {
+            return None;
+        }
+        let (now, all) = (platform::now(), running < self.workers);
+        let mut times = HashMap::new();
+        let mut time_of = |peer| {
+            *times.entry(peer).or_insert_with(|| self.processor.taken(&peer, now) + self.running_time(&peer))
         };
-        self.waiting.remove(next)
+        let is_running = |peer| self.running_of.iter().any(|(_, running)| *running == peer);
+        let (mut next, mut overdue) = (None, None);
+        for (place, waiting) in self.waiting.iter().enumerate() {
+            let peer = waiting.peer;
+            if self.order == Order::OfPeer && is_running(peer) {
+                continue;
+            }
+            let is_paused = pauses.entry(peer).or_insert_with(|| self.processor.pause(&peer)).is_some();
+            let best = match is_paused {
+                false if self.order == Order::OfPeer => return self.take(place),
+                false => &mut next,
+                true if now >= self.overdue_at(waiting) => &mut overdue,
+                true => continue,
+            };
+            let this = (time_of(peer), place);
+            *best = Some(best.map_or(this, |best: (Duration, usize)| best.min(this)));
+        }
+        match (next.filter(|(time, _)| all || *time < LIGHT_TIME), overdue.filter(|_| all)) {
+            (Some((_, place)), _) => self.take(place),
+            (None, Some((_, place))) => {
+                self.overdue = Some(now);
+                self.take(place)
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Returns when a job starts in any case, so that its peer is not taken for silent: no job of
+    /// it has started for [`LONGEST_PAUSE`], and none of another such peer for
+    /// [`OVERDUE_INTERVAL`].
+    fn overdue_at(&self, waiting: &Waiting<Job>) -> Instant {
+        let since = waiting.since + LONGEST_PAUSE;
+        self.overdue.map_or(since, |last| since.max(last + OVERDUE_INTERVAL))
+    }
+
+    fn take(&mut self, place: usize) -> Option<Waiting<Job>> {
+        let taken = self.waiting.remove(place)?;
+        let now = platform::now();
+        self.waiting
+            .iter_mut()
+            .filter(|waiting| waiting.peer == taken.peer)
+            .for_each(|waiting| waiting.since = now);
+        Some(taken)
     }
 
     /// Returns the time that a peer's running jobs count as until they end.
@@ -207,7 +264,7 @@ mod tests {
         }
         let running: Vec<PeerId> = pool.running_of.iter().map(|(_, peer)| *peer).collect();
         assert_eq!(running, [greedy, other], "the first, and one that costs little");
-        let waiting: Vec<u8> = pool.waiting.iter().map(|(_, job)| *job).collect();
+        let waiting: Vec<u8> = pool.waiting.iter().map(|waiting| waiting.job).collect();
         assert_eq!(waiting, [2, 6, 8]);
         let mut done = Vec::new();
         for _ in 0..5 {
@@ -236,6 +293,27 @@ mod tests {
             done.sort_unstable();
             assert_eq!(done, [0, 2], "what it has taken is forgotten meanwhile");
         }
+    }
+
+    #[tokio::test]
+    async fn a_peer_above_its_share_is_heard_now_and_then() {
+        let (mut pool, release) = held(Limits { waiting: 9, of_peer: 9 }, Order::Fair);
+        let greedy = [(); 2].map(|()| PeerId::random());
+        // It takes seconds until that is forgotten.
+        greedy.iter().for_each(|peer| pool.processor.charge(*peer, Duration::from_secs(100)));
+        for (peer, job) in [(greedy[0], 0), (greedy[0], 2), (greedy[1], 4)] {
+            pool.offer(peer, job).unwrap();
+        }
+        assert!(pool.running_of.is_empty());
+        let begin = platform::now();
+        (0..3).for_each(|_| release.send(()).unwrap());
+        let mut first = [pool.next().await, pool.next().await];
+        first.sort_unstable();
+        assert_eq!(first, [0, 4], "one of each");
+        assert!(platform::since(begin) >= LONGEST_PAUSE + OVERDUE_INTERVAL);
+        assert_eq!(pool.next().await, 2);
+        assert!(platform::since(begin) >= 2 * LONGEST_PAUSE);
+        assert!(greedy.iter().all(|peer| pool.processor.pause(peer).is_some()));
     }
 
     #[tokio::test]
