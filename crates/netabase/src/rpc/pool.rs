@@ -163,10 +163,13 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
             });
             self.running_of.push((task.id(), peer));
         }
+        // The end of a job is soon enough, where one has to end first.
+        let is_free = self.running.len() < self.workers;
         let now = platform::now();
         let until = |waiting: &Waiting<Job>| {
             let pause = pauses.get(&waiting.peer).copied().flatten()?;
-            Some((now + pause).min(self.overdue_at(waiting)))
+            let may_start = is_free && (self.order == Order::Fair || !self.is_running(&waiting.peer));
+            may_start.then(|| (now + pause).min(self.overdue_at(waiting)))
         };
         self.rest = self.waiting.iter().filter_map(until).min();
     }
@@ -185,11 +188,10 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
         let mut time_of = |peer| {
             *times.entry(peer).or_insert_with(|| self.processor.taken(&peer, now) + self.running_time(&peer))
         };
-        let is_running = |peer| self.running_of.iter().any(|(_, running)| *running == peer);
         let (mut next, mut overdue) = (None, None);
         for (place, waiting) in self.waiting.iter().enumerate() {
             let peer = waiting.peer;
-            if self.order == Order::OfPeer && is_running(peer) {
+            if self.order == Order::OfPeer && self.is_running(&peer) {
                 continue;
             }
             let is_paused = pauses.entry(peer).or_insert_with(|| self.processor.pause(&peer)).is_some();
@@ -228,6 +230,10 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
             .filter(|waiting| waiting.peer == taken.peer)
             .for_each(|waiting| waiting.since = now);
         Some(taken)
+    }
+
+    fn is_running(&self, peer: &PeerId) -> bool {
+        self.running_of.iter().any(|(_, running)| running == peer)
     }
 
     /// Returns the time that a peer's running jobs count as until they end.
@@ -300,11 +306,13 @@ mod tests {
         let (mut pool, release) = held(Limits { waiting: 9, of_peer: 9 }, Order::Fair);
         let greedy = [(); 2].map(|()| PeerId::random());
         // It takes seconds until that is forgotten.
-        greedy.iter().for_each(|peer| pool.processor.charge(*peer, Duration::from_secs(100)));
+        for peer in greedy {
+            pool.processor.charge(peer, Duration::from_secs(100));
+        }
         for (peer, job) in [(greedy[0], 0), (greedy[0], 2), (greedy[1], 4)] {
             pool.offer(peer, job).unwrap();
         }
-        assert!(pool.running_of.is_empty());
+        assert!(pool.running_of.is_empty() && pool.rest.is_some());
         let begin = platform::now();
         (0..3).for_each(|_| release.send(()).unwrap());
         let mut first = [pool.next().await, pool.next().await];
@@ -314,6 +322,22 @@ mod tests {
         assert_eq!(pool.next().await, 2);
         assert!(platform::since(begin) >= 2 * LONGEST_PAUSE);
         assert!(greedy.iter().all(|peer| pool.processor.pause(peer).is_some()));
+    }
+
+    #[tokio::test]
+    async fn nobody_looks_at_jobs_that_cannot_start_before_another_one_ends() {
+        for order in [Order::Fair, Order::OfPeer] {
+            let (mut pool, release) = held(Limits { waiting: 9, of_peer: 9 }, order);
+            pool.workers = if order == Order::Fair { 1 } else { 2 };
+            let greedy = PeerId::random();
+            pool.offer(greedy, 0).unwrap();
+            assert_eq!(pool.running_of.len(), 1);
+            pool.processor.charge(greedy, Duration::from_secs(100));
+            pool.offer(greedy, 2).unwrap();
+            assert_eq!(pool.rest, None, "{order:?}");
+            (0..2).for_each(|_| release.send(()).unwrap());
+            assert_eq!([pool.next().await, pool.next().await], [0, 2]);
+        }
     }
 
     #[tokio::test]
