@@ -589,10 +589,6 @@ fn a_model_without_records_may_have_any_shape(place: &Place) {
     }
     drop(open::<plain::PlainDefinition>(place));
     drop(open::<swapped::SwappedDefinition>(place));
-    plain_items_refused(place);
-}
-
-fn plain_items_refused(place: &Place) {
     let item = swapped::Item { id: 1, right: "a".into(), left: "b".into() };
     put_all::<swapped::SwappedDefinition, _>(place, &[item]);
     assert!(matches!(refused::<plain::PlainDefinition>(place), OpenError::OtherShape { records: 1, .. }));
