@@ -1,12 +1,17 @@
-//! Declares a model, starts a node, puts a record and reads it back.
+//! The README's quick start: declares a model, starts a node, puts a record and finds it.
 //!
 //! `cargo run -p netabase --example quickstart`
-#![allow(missing_docs, clippy::print_stdout, reason = "an example explains itself, and prints")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::print_stdout,
+    reason = "as a user writes it, who has other lints"
+)]
 
 use netabase::{Netabase, NetabaseError, netabase_definition_module};
 
 #[netabase_definition_module(ChatDefinition, ChatKeys)]
-pub mod chat {
+mod chat {
     use netabase::NetabaseModel;
     use serde::{Deserialize, Serialize};
 
@@ -17,7 +22,6 @@ pub mod chat {
         pub id: String,
         #[secondary_key]
         pub room: String,
-        pub author: String,
         pub text: String,
     }
 }
@@ -25,17 +29,21 @@ use chat::*;
 
 #[tokio::main]
 async fn main() -> Result<(), NetabaseError> {
-    let path = std::env::temp_dir().join("netabase-quickstart.redb");
-    let netabase = Netabase::<ChatDefinition>::new_with_path(path)?;
+    let netabase = Netabase::<ChatDefinition>::new_with_path("chat.redb")?;
     netabase.start_swarm().await?;
 
-    let message =
-        Message { id: "42".into(), room: "general".into(), author: "ada".into(), text: "hello".into() };
+    let message = Message { id: "42".into(), room: "general".into(), text: "hello".into() };
     let outcome = netabase.put_record(message).await?;
     println!("stored here and at {} peers", outcome.accepted.len());
 
+    // By primary key: from this disk, or from another peer.
     let found = netabase.get_record(MessagePrimaryKey("42".into())).await?;
     println!("found {found:?}");
+
+    // By secondary key, in the local store.
+    let messages = netabase.store().open_tree::<Message>()?;
+    let general = messages.find(MessageRoomSecondaryKey("general".into()))?;
+    println!("{} in general", general.len());
 
     netabase.stop_swarm().await
 }

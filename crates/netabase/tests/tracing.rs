@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "suite/common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;

@@ -3,12 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
+#[path = "suite/common/mod.rs"]
 mod common;
-#[path = "common/model.rs"]
-mod model;
 
+use common::model::*;
 use common::*;
-use model::*;
 use netabase_store::StorageBackend;
 use proptest::prelude::*;
 use proptest::sample::Index;

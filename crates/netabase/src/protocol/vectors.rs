@@ -20,7 +20,7 @@ use crate::replication::repair::compare::{Brief, Comparison, Item, Range};
 use golden::{Vectors, hex, list, text};
 use record::{Failure, PutAnswer};
 
-#[path = "../../../netabase_store/tests/common/vectors.rs"]
+#[path = "../../../netabase_store/tests/suite/common/vectors.rs"]
 mod golden;
 
 const LIMIT: usize = 1 << 20;

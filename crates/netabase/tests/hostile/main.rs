@@ -12,7 +12,7 @@
     reason = "a test fails by panicking, and says what it has seen"
 )]
 
-#[path = "../common/mod.rs"]
+#[path = "../suite/common/mod.rs"]
 mod common;
 
 mod conduct;
