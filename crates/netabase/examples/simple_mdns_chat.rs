@@ -17,12 +17,13 @@
 #![allow(missing_docs, clippy::print_stdout, reason = "an example explains itself, and prints")]
 
 use std::collections::HashSet;
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use netabase::changes::ChangeKind;
 use netabase::{Netabase, NetabaseSwarmEvent, PeerId, RecordEvent, netabase_definition_module};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::mpsc;
 
 /// How many messages of each member are fetched when joining.
 const HISTORY: u64 = 50;
@@ -102,12 +103,12 @@ impl Chat {
 
     async fn run(mut self) -> Result<()> {
         let mut events = self.netabase.subscribe_to_broadcasts();
-        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        let mut lines = typed();
         let mut refresh = tokio::time::interval(REFRESH);
         self.show_stored()?;
         loop {
             tokio::select! {
-                line = lines.next_line() => match line?.as_deref().map(str::trim) {
+                line = lines.recv() => match line.transpose()?.as_deref().map(str::trim) {
                     None | Some("/quit") => break,
                     Some("") => {}
                     Some("/peers") => self.show_peers().await?,
@@ -201,4 +202,11 @@ impl Chat {
         }
         Ok(())
     }
+}
+
+/// Reads lines in a thread of their own: a runtime that ends would wait for a line of tokio's.
+fn typed() -> mpsc::Receiver<io::Result<String>> {
+    let (sender, lines) = mpsc::channel(1);
+    std::thread::spawn(move || io::stdin().lines().try_for_each(|line| sender.blocking_send(line)));
+    lines
 }
