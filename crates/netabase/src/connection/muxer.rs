@@ -156,6 +156,7 @@ impl StreamMuxer for Muxer {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::time::Duration;
 
     use futures::io::Cursor;
     use futures::task::noop_waker_ref;
@@ -269,6 +270,42 @@ mod tests {
         let mut context = Context::from_waker(noop_waker_ref());
         assert!(Pin::new(&mut muxer).poll(&mut context).is_pending(), "nothing is read in a pause");
         assert!(open(&mut muxer).is_pending());
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_is_over_answers_each_question_once() {
+        let mut muxer = opening(&shared());
+        let mut turns = 0;
+        let task = std::future::poll_fn(|context| {
+            turns += 1;
+            while !Connected::has_had_its_turn() {}
+            assert!(Pin::new(&mut muxer).poll(context).is_ready());
+            assert!(Pin::new(&mut muxer).poll_inbound(context).is_ready());
+            assert!(Pin::new(&mut muxer).poll(context).is_pending());
+            assert!(Pin::new(&mut muxer).poll_inbound(context).is_pending());
+            if turns < 3 { Poll::Pending } else { Poll::Ready(()) }
+        });
+        Processor::new().metered(Box::pin(task)).await;
+        assert_eq!(turns, 3, "what was not answered asks for another turn");
+    }
+
+    #[tokio::test]
+    async fn a_peer_above_its_share_is_heard_after_each_pause() {
+        let (shared, peer) = (shared(), PeerId::random());
+        let mut muxer = shared.connection(peer, &Multiaddr::empty(), StreamMuxerBox::new(Opening));
+        // It takes seconds until that is forgotten.
+        shared.processor.charge(peer, Duration::from_secs(100));
+        let (mut heard, mut paused) = (0, 0);
+        let task = std::future::poll_fn(|context| {
+            let is_heard = Pin::new(&mut muxer).poll(context).is_ready();
+            *(if is_heard { &mut heard } else { &mut paused }) += 1;
+            if is_heard {
+                context.waker().wake_by_ref();
+            }
+            if heard < 2 { Poll::Pending } else { Poll::Ready(()) }
+        });
+        Processor::new().metered(Box::pin(task)).await;
+        assert!(paused >= 2 && shared.processor.pause(&peer).is_some(), "{paused}");
     }
 
     /// Returns a stream that the peer has opened, and that has agreed on Kademlia.
