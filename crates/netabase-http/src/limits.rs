@@ -33,7 +33,7 @@ pub(crate) const MIN_READ_RATE: u64 = 16 * 1024;
 pub(crate) const ANSWER_PIECE_BYTES: usize = 64 * 1024;
 /// The memory for answers of more than one piece that clients have not read yet, in KiB. A further
 /// one is refused.
-pub(crate) const ANSWERS_KIB: u32 = 256 * 1024;
+pub(crate) const ANSWERS_KIB: u32 = 64 * 1024;
 
 /// The most imports at the same time, each of which occupies a thread.
 pub(crate) const MAX_IMPORTS: usize = 4;
@@ -48,4 +48,4 @@ pub(crate) const MAX_PAGES: usize = 16;
 pub(crate) const LATE_AFTER: Duration = Duration::from_secs(1);
 
 // A record of the largest size can be answered, even if its JSON is several times as large.
-const _: () = assert!(ANSWERS_KIB as usize * 1024 >= 8 * MAX_VALUE_BYTES);
+const _: () = assert!(ANSWERS_KIB as usize * 1024 >= 4 * MAX_VALUE_BYTES);
