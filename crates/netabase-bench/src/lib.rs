@@ -22,6 +22,7 @@ pub mod churn;
 pub mod crash;
 mod dice;
 pub mod footprint;
+pub mod format;
 pub mod http;
 pub mod ingest;
 pub mod node;

@@ -3,7 +3,9 @@
 use std::io;
 
 use clap::{Parser, Subcommand};
-use netabase_bench::{Table, churn, crash, footprint, http, ingest, node, republish, siege, store, sync};
+use netabase_bench::{
+    Table, churn, crash, footprint, format, http, ingest, node, republish, siege, store, sync,
+};
 
 /// Measures Netabase against named baselines on this machine.
 #[derive(Parser)]
@@ -27,6 +29,14 @@ enum Subject {
     Footprint {
         #[command(flatten)]
         options: footprint::Options,
+        /// Print one JSON object per line instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// How values may be encoded: bytes, and the time to encode and decode a record
+    Format {
+        #[command(flatten)]
+        options: format::Options,
         /// Print one JSON object per line instead of a table
         #[arg(long)]
         json: bool,
@@ -122,6 +132,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().subject {
         Subject::Churn { options, json } => print(&churn::run(&options)?, json),
         Subject::Footprint { options, json } => print(&footprint::run(&options)?, json),
+        Subject::Format { options, json } => print(&format::run(&options)?, json),
         Subject::Http { options, json } => print(&http::run(&options)?, json),
         Subject::HttpServer(options) => http::run_server(options),
         Subject::Ingest { options, json } => print(&ingest::run(&options)?, json),

@@ -42,7 +42,7 @@ mod bytes;
 mod case;
 mod child;
 mod fjall;
-mod model;
+pub(crate) mod model;
 mod native_db;
 mod ours;
 mod redb;

@@ -52,9 +52,9 @@ mod definition {
         pub body: String,
     }
 }
+pub(crate) use definition::{Message, Wide};
 pub(super) use definition::{
-    Message, MessagePrimaryKey, MessageQuery, MessageRoomSecondaryKey, MessageSerialSecondaryKey,
-    StoreBenchDefinition, Wide,
+    MessagePrimaryKey, MessageQuery, MessageRoomSecondaryKey, MessageSerialSecondaryKey, StoreBenchDefinition,
 };
 
 /// How many records have the same room.
@@ -126,13 +126,13 @@ pub(super) fn room_key(room: &str) -> Vec<u8> {
 
 /// The messages of one database: `count` of them, in groups of [`ROOM_RECORDS`] to a room.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Messages {
-    pub(super) count: u64,
+pub(crate) struct Messages {
+    pub(crate) count: u64,
 }
 
 impl Messages {
     /// Returns message number `n`; numbers from `count` on are of records that are added later.
-    pub(super) fn message(self, n: u64) -> Message {
+    pub(crate) fn message(self, n: u64) -> Message {
         let id = self.id(n);
         Message {
             id,
@@ -183,7 +183,7 @@ pub(super) fn serial(id: u64) -> u64 {
     mix(id ^ SEED.rotate_left(32))
 }
 
-pub(super) fn wide(n: u64) -> Wide {
+pub(crate) fn wide(n: u64) -> Wide {
     let id = mix(n ^ SEED);
     let [key_0, key_1, key_2, key_3, key_4, key_5, key_6, key_7, key_8, key_9] =
         std::array::from_fn(|key| mix(id ^ (key as u64)) % WIDE_VALUES);
