@@ -97,7 +97,8 @@ fn check_cargo(root: &Path, subcommand: &str, arguments: &[&str]) -> Result<(), 
     }
     match (subcommand, package, target) {
         (_, package, Some((directory, name))) => {
-            exists(root, &format!("crates/{}/{directory}/{name}.rs", package.unwrap_or("netabase-node")))
+            let path = format!("crates/{}/{directory}/{name}", package.unwrap_or("netabase-node"));
+            exists(root, &format!("{path}/main.rs")).or_else(|_| exists(root, &format!("{path}.rs")))
         }
         ("run", None | Some("netabase-node"), None) => check_program(passed),
         // Each subject is a module of its own.
