@@ -23,36 +23,43 @@ use tempfile::TempDir;
 use crate::common::tables;
 use crate::common::*;
 
+// A store without an identity has fewer tables: one engine is enough for it.
 on_every_backend! {
-    a_store_is_clean_whatever_was_done_with_it,
-    a_report_counts_what_was_checked,
-    a_missing_index_entry_is_found_and_added,
-    a_superfluous_index_entry_is_found_and_removed,
-    a_damaged_index_entry_is_found_and_replaced,
-    a_flipped_bit_in_a_record_is_found,
-    a_record_that_is_no_envelope_is_found,
-    a_record_in_the_place_of_another_is_found,
-    a_record_that_is_live_and_deleted_is_found,
-    a_missing_and_a_superfluous_expiry_are_found_and_corrected,
-    a_schedule_that_does_not_fit_is_found_and_corrected,
-    a_wrong_description_is_corrected_when_the_store_is_opened,
-    a_gap_in_the_history_is_found,
-    a_record_that_a_new_model_drops_leaves_nothing_behind,
-    a_record_of_a_later_version_is_counted,
-    a_unique_key_of_two_records_is_said_and_no_fault,
-    a_check_can_be_stopped,
-    a_callback_cannot_write_while_writers_wait,
-    indexes_are_built_again_while_the_store_is_used,
-    a_check_and_a_backup_see_no_indexes_half_built,
-    a_snapshot_from_before_a_rebuild_shows_no_stale_entries,
-    a_backup_has_everything,
-    a_backup_is_of_one_moment,
-    a_backup_overwrites_nothing_and_leaves_nothing_behind,
-    a_backup_is_restored_to_any_backend,
-    what_a_killed_backup_left_is_removed,
-    a_restore_refuses_what_is_no_backup,
-    a_store_shrinks_when_it_is_compacted,
-    statistics_agree_with_what_was_written,
+    @each [
+        a_store_is_clean_whatever_was_done_with_it
+        a_report_counts_what_was_checked
+        a_missing_index_entry_is_found_and_added
+        a_superfluous_index_entry_is_found_and_removed
+        a_damaged_index_entry_is_found_and_replaced
+        a_flipped_bit_in_a_record_is_found
+        a_record_that_is_no_envelope_is_found
+        a_record_in_the_place_of_another_is_found
+        a_record_that_is_live_and_deleted_is_found
+        a_missing_and_a_superfluous_expiry_are_found_and_corrected
+        a_schedule_that_does_not_fit_is_found_and_corrected
+        a_wrong_description_is_corrected_when_the_store_is_opened
+        a_gap_in_the_history_is_found
+        a_record_that_a_new_model_drops_leaves_nothing_behind
+        a_record_of_a_later_version_is_counted
+        a_unique_key_of_two_records_is_said_and_no_fault
+        a_check_can_be_stopped
+        a_callback_cannot_write_while_writers_wait
+        indexes_are_built_again_while_the_store_is_used
+        a_check_and_a_backup_see_no_indexes_half_built
+        a_snapshot_from_before_a_rebuild_shows_no_stale_entries
+        a_backup_has_everything
+        a_backup_is_of_one_moment
+        a_backup_overwrites_nothing_and_leaves_nothing_behind
+        a_backup_is_restored_to_any_backend
+        what_a_killed_backup_left_is_removed
+        a_restore_refuses_what_is_no_backup
+        a_store_shrinks_when_it_is_compacted
+        statistics_agree_with_what_was_written
+    ]
+    redb = crate::common::Place::new(netabase_store::StorageBackend::Redb);
+    redb_signed = crate::common::Place::signed(netabase_store::StorageBackend::Redb);
+    sled_signed = crate::common::Place::signed(netabase_store::StorageBackend::Sled);
+    memory_signed = crate::common::Place::signed(netabase_store::StorageBackend::Memory);
 }
 
 type Entry = (Vec<u8>, Vec<u8>);
