@@ -8,7 +8,7 @@ use futures::{StreamExt, TryFutureExt};
 use libp2p::Swarm;
 use libp2p::kad::{self, Quorum, Record};
 use libp2p::swarm::SwarmEvent;
-use netabase::health::{PeerReport, PeerState};
+use netabase::health::{PeerAnswer, PeerReport, PeerState, WriteAnswer};
 use netabase::{
     DHTDiscoveryConfig, Envelope, NetabaseConfig, NetabaseError, PeerId, RecordKey, Refusal, StoreOptions,
     Timestamp, WriteOutcome,
@@ -172,26 +172,45 @@ async fn work(
         let id = HONEST + 2 * (round % (HONEST_NOTES / 2));
         let text = format!("round {round}");
         let failed = |what: &'static str| move |error: NetabaseError| format!("{what}: {error}");
-        let accepted_by = |outcome: WriteOutcome, peer: PeerId, what: &str| {
-            if outcome.accepted.contains(&peer) { Ok(()) } else { Err(format!("{what}: {outcome:?}")) }
-        };
         let same = |found: Option<Note>, id: u64, what: &str| {
             let expected = Some(note(id, &text));
             if found == expected { Ok(()) } else { Err(format!("{what}: {found:?}, not {expected:?}")) }
         };
         let outcome = honest.put_record(note(id, &text)).await.map_err(failed("the honest put"))?;
-        accepted_by(outcome, victim.local_peer_id(), "the honest put")?;
+        arrived(outcome, &victim, note(id, &text), "the honest put").await?;
         let pk = || NotePrimaryKey(id);
         same(victim.get_record(pk()).await.map_err(failed("the victim's get"))?, id, "the victim's get")?;
         same(honest.fetch_record(pk()).await.map_err(failed("the honest fetch"))?, id, "the honest fetch")?;
         let id = id + 1;
         let outcome = victim.put_record(note(id, &text)).await.map_err(failed("the victim's put"))?;
-        accepted_by(outcome, honest.local_peer_id(), "the victim's put")?;
+        arrived(outcome, &honest, note(id, &text), "the victim's put").await?;
         let found = honest.get_record(NotePrimaryKey(id)).await.map_err(failed("the honest get"))?;
         same(found, id, "the honest get")?;
         round += 1;
         rounds.send_replace(usize::try_from(round).unwrap());
     }
+    Ok(())
+}
+
+/// Checks that a put has reached a node. A node that was silent for a moment is not waited for, and
+/// is sent what it has missed as soon as it answers again.
+async fn arrived(outcome: WriteOutcome, at: &Notes, note: Note, what: &str) -> Result<(), String> {
+    let peer = at.local_peer_id();
+    let silent = PeerAnswer { peer, answer: WriteAnswer::Pending };
+    if outcome.accepted.contains(&peer) {
+        return Ok(());
+    }
+    if !outcome.peers.contains(&silent) {
+        return Err(format!("{what}: {outcome:?}"));
+    }
+    let mut events = at.subscribe_to_broadcasts();
+    let tree = at.store().open_tree::<Note>().unwrap();
+    within_deadline("a version that a node has missed", async {
+        while tree.get(&NotePrimaryKey(note.id)).unwrap().as_ref() != Some(&note) {
+            let _ = events.recv().await;
+        }
+    })
+    .await;
     Ok(())
 }
 
