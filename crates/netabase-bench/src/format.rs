@@ -1,13 +1,12 @@
 //! How values may be encoded: bytes, and the time to encode and to decode a record.
 //!
-//! The baseline is the format of today, `positions`: postcard, fields in order without names,
-//! behind the number of the model's version. It is compared with
+//! The baseline is `positions`, the format of earlier versions: postcard, fields in order without
+//! names, behind the number of the model's version. It is compared with
 //!
 //! | system | what a payload is | who reads it |
 //! | --- | --- | --- |
 //! | `fingerprint` | 8 bytes that name the writer's struct, and `positions` (as Avro's single-object encoding) | who has the writer's struct |
-//! | `fields` | a tag for each field, which its name makes, by code that knows the order of the tags | everybody, as far as it knows the fields |
-//! | `fields-serde` | the same bytes, by serde alone, as for structs inside of others | |
+//! | `fields` | a tag for each field, which its name makes: what a store writes | everybody, as far as it knows the fields |
 //!
 //! Each writes into a buffer that is large enough. Records are those of the `store` subject.
 
@@ -16,20 +15,17 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use clap::Args;
+use netabase_store::__private::{Encoded, Encoding, tag};
+use netabase_store::NetabaseModel;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::store::model::{Message, Messages, Wide, wide};
 use crate::{Aim, Bound, Measurement, Table};
 
-mod fields;
-
-use fields::{Fault, Reader, Writer, tag};
-
 const POSITIONS: &str = "positions";
 const FINGERPRINT: &str = "fingerprint";
 const FIELDS: &str = "fields";
-const BY_SERDE: &str = "fields-serde";
 const AIMS: [Aim; 6] = [
     aim("message", "bytes", 1.06),
     aim("message", "encode", 1.15),
@@ -82,12 +78,11 @@ pub fn run(options: &Options) -> anyhow::Result<Table> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sums far below 2^53")]
-fn measure<M: ByFields>(case: &'static str, records: &[M], table: &mut Table) -> anyhow::Result<()> {
-    let formats: [Format<M>; 4] = [
+fn measure<M: Compared>(case: &'static str, records: &[M], table: &mut Table) -> anyhow::Result<()> {
+    let formats: [Format<M>; 3] = [
         Format { name: POSITIONS, encode: positions, decode: from_positions },
         Format { name: FINGERPRINT, encode: fingerprint, decode: from_fingerprint },
         Format { name: FIELDS, encode: by_fields, decode: from_fields },
-        Format { name: BY_SERDE, encode: by_serde, decode: from_serde },
     ];
     for format in formats {
         let begin = Instant::now();
@@ -126,13 +121,13 @@ fn from_positions<M: DeserializeOwned>(payload: &[u8]) -> anyhow::Result<M> {
     Ok(record)
 }
 
-fn fingerprint<M: ByFields>(record: &M) -> anyhow::Result<Vec<u8>> {
+fn fingerprint<M: Compared>(record: &M) -> anyhow::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(RECORD_BYTES);
     out.extend_from_slice(&M::FINGERPRINT.to_be_bytes());
     Ok(postcard::to_extend(record, out)?)
 }
 
-fn from_fingerprint<M: ByFields>(payload: &[u8]) -> anyhow::Result<M> {
+fn from_fingerprint<M: Compared>(payload: &[u8]) -> anyhow::Result<M> {
     let (found, value) = payload.split_first_chunk().unwrap_or((&[0; 8], &[]));
     ensure!(u64::from_be_bytes(*found) == M::FINGERPRINT, "the struct of the writer is not known");
     let (record, rest) = postcard::take_from_bytes(value)?;
@@ -140,93 +135,45 @@ fn from_fingerprint<M: ByFields>(payload: &[u8]) -> anyhow::Result<M> {
     Ok(record)
 }
 
-fn by_fields<M: ByFields>(record: &M) -> anyhow::Result<Vec<u8>> {
-    let mut to = Writer::new(postcard::to_extend(&VERSION_BY_FIELDS, Vec::with_capacity(RECORD_BYTES))?);
-    record.write(&mut to)?;
-    Ok(to.finish())
-}
-
-fn from_fields<M: ByFields>(payload: &[u8]) -> anyhow::Result<M> {
-    let mut from = Reader::new(fields_of(payload)?);
-    let record = M::read(&mut from)?;
-    from.finish()?;
-    Ok(record)
-}
-
-fn by_serde<M: Serialize>(record: &M) -> anyhow::Result<Vec<u8>> {
+fn by_fields<M: Compared>(record: &M) -> anyhow::Result<Vec<u8>> {
     let out = postcard::to_extend(&VERSION_BY_FIELDS, Vec::with_capacity(RECORD_BYTES))?;
-    Ok(fields::write(record, out)?)
+    Ok(record.encode_value(Encoding::Fields, out)?)
 }
 
-fn from_serde<M: DeserializeOwned>(payload: &[u8]) -> anyhow::Result<M> {
-    Ok(fields::read(fields_of(payload)?)?)
-}
-
-fn fields_of(payload: &[u8]) -> anyhow::Result<&[u8]> {
+fn from_fields<M: Compared>(payload: &[u8]) -> anyhow::Result<M> {
     let (version, value) = postcard::take_from_bytes::<u32>(payload)?;
     ensure!(version == VERSION_BY_FIELDS, "version {version}");
-    Ok(value)
+    Ok(M::decode_version(VERSION, Encoded::Fields(value))?)
 }
 
-/// What a macro would make of a struct.
-trait ByFields: Serialize + DeserializeOwned + PartialEq {
+/// A record of which values in all formats are compared.
+trait Compared: NetabaseModel + Serialize + DeserializeOwned + PartialEq {
     /// The hash of the names of the fields, which stands for one of names and types.
-    const FINGERPRINT: u64;
-
-    fn write(&self, to: &mut Writer) -> Result<(), Fault>;
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Fault>;
-}
-
-/// Implements [`ByFields`] for a struct whose fields are given in the order of their tags.
-macro_rules! by_fields {
-    ($model:ident: $($field:ident)*) => {
-        impl ByFields for $model {
-            const FINGERPRINT: u64 = {
-                let mut hash = 0;
-                $(hash = (hash << 5) ^ (hash >> 59) ^ tag(stringify!($field)) as u64;)*
-                hash
-            };
-
-            #[inline]
-            fn write(&self, to: &mut Writer) -> Result<(), Fault> {
-                $(to.field(const { tag(stringify!($field)) }, &self.$field)?;)*
-                Ok(())
-            }
-
-            #[inline]
-            fn read(from: &mut Reader<'_>) -> Result<Self, Fault> {
-                Ok(Self { $($field: from.field(const { tag(stringify!($field)) })?),* })
-            }
+    const FINGERPRINT: u64 = {
+        let (mut fields, mut hash) = (Self::SCHEMA.fields, 0_u64);
+        while let [first, rest @ ..] = fields {
+            hash = hash.rotate_left(5) ^ tag(first.name) as u64;
+            fields = rest;
         }
+        hash
     };
 }
 
-by_fields! { Message: body room sent_at serial id }
-by_fields! { Wide: body key_0 key_9 key_4 key_6 key_8 key_1 key_7 key_5 key_3 id key_2 }
+impl Compared for Message {}
+impl Compared for Wide {}
 
 #[cfg(test)]
 mod tests {
+    use netabase_store::schema::EncodedRecord;
+
     use super::*;
 
     #[test]
-    fn a_record_has_one_encoding_by_fields_however_it_is_written() {
+    fn the_format_by_fields_is_that_of_a_store() {
         for n in 0..100 {
             let message = Messages { count: 100 }.message(n);
-            assert_eq!(by_fields(&message).unwrap(), by_serde(&message).unwrap());
-            assert_eq!(by_fields(&wide(n)).unwrap(), by_serde(&wide(n)).unwrap());
+            assert_eq!(by_fields(&message).unwrap(), EncodedRecord::of(&message).unwrap().payload);
+            assert_eq!(by_fields(&wide(n)).unwrap(), EncodedRecord::of(&wide(n)).unwrap().payload);
         }
-    }
-
-    #[test]
-    fn a_reader_passes_over_fields_that_it_does_not_know() {
-        let message = Messages { count: 100 }.message(7);
-        let payload = by_fields(&message).unwrap();
-        let mut from = Reader::new(fields_of(&payload).unwrap());
-        assert_eq!(from.field::<String>(tag("room")).unwrap(), message.room);
-        assert_eq!(from.field::<u64>(tag("serial")).unwrap(), message.serial);
-        from.finish().unwrap();
-        let mut from = Reader::new(fields_of(&payload).unwrap());
-        assert!(from.field::<String>(tag("author")).is_err());
     }
 }

@@ -12,6 +12,9 @@ use crate::mistakes::Mistakes;
 /// same: a crate of macros can export no constant.
 const MAX_LIFETIME_MILLIS: u64 = 365_250 * 24 * 60 * 60 * 1000;
 
+/// The highest version of a model; `MAX_MODEL_VERSION` of the store is the same.
+const MAX_MODEL_VERSION: u32 = 8191;
+
 /// Some paths, then perhaps `name = ".."` and the like.
 pub(crate) struct Arguments {
     of: Of,
@@ -216,12 +219,14 @@ fn string(value: Expr) -> syn::Result<LitStr> {
 }
 
 fn version(value: Expr) -> syn::Result<u32> {
-    const WRITE: &str = "a version is a number from 1: write `version = 1`";
+    const WRITE: &str = "a version is a number from 1 to 8191: write `version = 1`";
     let number = match &value {
         Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => LitInt::base10_parse(number).ok(),
         _ => None,
     };
-    number.filter(|number| *number > 0).ok_or_else(|| syn::Error::new_spanned(value, WRITE))
+    number
+        .filter(|number| (1..=MAX_MODEL_VERSION).contains(number))
+        .ok_or_else(|| syn::Error::new_spanned(value, WRITE))
 }
 
 /// Reads a time such as `30d`, in milliseconds.

@@ -3,14 +3,74 @@
 use syn::ext::IdentExt;
 use syn::punctuated::Punctuated;
 use syn::{
-    Attribute, Data, DataEnum, DeriveInput, Expr, ExprLit, ExprUnary, Fields, Ident, Lit, Meta, Token, Type,
-    UnOp, Variant,
+    Attribute, Data, DataEnum, DeriveInput, Expr, ExprLit, ExprPath, ExprUnary, Fields, Ident, Lit, LitStr,
+    Meta, MetaNameValue, Token, Type, UnOp, Variant,
 };
 
 use crate::mistakes::Mistakes;
+use crate::tag;
+
+/// What a field is that is absent.
+#[derive(Clone)]
+pub(crate) enum Absent {
+    /// Nothing, if it is an option; otherwise an error.
+    Missing,
+    /// The default of its type.
+    Default,
+    /// What a function returns.
+    Call(ExprPath),
+    /// The same field of a struct that is the default of its type, or what a function returns.
+    PartOf(Option<ExprPath>),
+}
+
+impl Absent {
+    /// Says it of a field, of a struct with attributes.
+    pub(crate) fn of(field: &[Attribute], of_struct: &[Attribute]) -> Self {
+        match (Self::read(field), Self::read(of_struct)) {
+            (Self::Missing, Self::Default) => Self::PartOf(None),
+            (Self::Missing, Self::Call(path)) => Self::PartOf(Some(path)),
+            (of_field, _) => of_field,
+        }
+    }
+
+    /// Reads `#[serde(default)]` or `#[serde(default = "path")]`.
+    fn read(attributes: &[Attribute]) -> Self {
+        let mut defaults = serde_arguments(attributes).filter(|meta| meta.path().is_ident("default"));
+        match defaults.next() {
+            Some(meta) => {
+                text(&meta).map_or(Self::Default, |path| path.parse().map_or(Self::Missing, Self::Call))
+            }
+            None => Self::Missing,
+        }
+    }
+}
+
+/// Reads `#[serde(alias = "name")]`.
+pub(crate) fn aliases(attributes: &[Attribute]) -> Vec<String> {
+    let aliases = serde_arguments(attributes).filter(|meta| meta.path().is_ident("alias"));
+    aliases.filter_map(|meta| Some(text(&meta)?.value())).collect()
+}
+
+fn serde_arguments(attributes: &[Attribute]) -> impl Iterator<Item = Meta> {
+    let serde = attributes.iter().filter(|attribute| attribute.path().is_ident("serde"));
+    let arguments = serde.filter_map(|attribute| {
+        attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).ok()
+    });
+    arguments.flatten()
+}
+
+/// Returns the string of `name = "string"`.
+fn text(meta: &Meta) -> Option<LitStr> {
+    match meta {
+        Meta::NameValue(MetaNameValue { value: Expr::Lit(ExprLit { lit: Lit::Str(text), .. }), .. }) => {
+            Some(text.clone())
+        }
+        _ => None,
+    }
+}
 
 /// The arguments of `#[serde(..)]` that leave the form of values as it is.
-const HARMLESS: [&str; 5] = ["default", "deny_unknown_fields", "bound", "crate", "expecting"];
+const HARMLESS: [&str; 6] = ["default", "alias", "deny_unknown_fields", "bound", "crate", "expecting"];
 
 /// A field that is described.
 pub(crate) struct DescribedField {
@@ -21,6 +81,9 @@ pub(crate) struct DescribedField {
     pub(crate) has_own_form: bool,
     /// The name of the rule that it is merged by, if it has one.
     pub(crate) merge: Option<&'static str>,
+    pub(crate) absent: Absent,
+    /// Its former names.
+    pub(crate) aliases: Vec<String>,
 }
 
 /// A type that derives `FieldType`.
@@ -49,7 +112,7 @@ impl DescribedType {
         }
         refuse_form(&input.attrs, &mut mistakes);
         let body = match &input.data {
-            Data::Struct(data) => body(&data.fields, &mut mistakes),
+            Data::Struct(data) => body(&data.fields, &input.attrs, &mut mistakes),
             Data::Enum(data) => Body::Enum(variants(data, &mut mistakes)),
             Data::Union(data) => {
                 mistakes.add(data.union_token, "a described type is a struct or an enum");
@@ -72,6 +135,7 @@ impl DescribedType {
 }
 
 fn variants(data: &DataEnum, mistakes: &mut Mistakes) -> Vec<(String, Body)> {
+    tag::check_idents(data.variants.iter().map(|variant| &variant.ident), mistakes);
     // The number that a variant has if none is given, and the least that it may have.
     let (mut number, mut least) = (0_i128, i128::MIN);
     let mut variant = |variant: &Variant| {
@@ -87,7 +151,7 @@ fn variants(data: &DataEnum, mistakes: &mut Mistakes) -> Vec<(String, Body)> {
         }
         number = number.saturating_add(1);
         least = number;
-        (variant.ident.unraw().to_string(), body(&variant.fields, mistakes))
+        (variant.ident.unraw().to_string(), body(&variant.fields, &[], mistakes))
     };
     data.variants.iter().map(&mut variant).collect()
 }
@@ -101,10 +165,11 @@ fn integer(expression: &Expr) -> Option<i128> {
     }
 }
 
-fn body(fields: &Fields, mistakes: &mut Mistakes) -> Body {
+fn body(fields: &Fields, of_struct: &[Attribute], mistakes: &mut Mistakes) -> Body {
     for field in fields {
         refuse_form(&field.attrs, mistakes);
     }
+    tag::check_idents(fields.iter().filter_map(|field| field.ident.as_ref()), mistakes);
     let described = fields.iter().zip(0..).map(|(field, position)| DescribedField {
         name: field
             .ident
@@ -113,6 +178,8 @@ fn body(fields: &Fields, mistakes: &mut Mistakes) -> Body {
         ty: field.ty.clone(),
         has_own_form: false,
         merge: None,
+        absent: Absent::of(&field.attrs, of_struct),
+        aliases: aliases(&field.attrs),
     });
     match fields {
         Fields::Named(_) => Body::Struct(described.collect()),

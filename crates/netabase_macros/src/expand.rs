@@ -6,6 +6,7 @@
 mod blobs;
 mod definition;
 mod described;
+mod fields;
 mod key;
 mod merge;
 mod model;
@@ -22,7 +23,7 @@ pub(crate) use definition::definition;
 pub(crate) use described::{described, field_type};
 pub(crate) use key::{exact_key, key, key_field};
 pub(crate) use model::{Generated, declarations, model, traits};
-pub(crate) use version::{model_version, version};
+pub(crate) use version::{model_version, old_version};
 
 /// The derives of every generated enum of keys.
 fn key_derives() -> TokenStream {

@@ -16,6 +16,7 @@ mod mistakes;
 mod model;
 mod names;
 mod secondary;
+mod tag;
 mod version;
 
 use proc_macro::TokenStream;
@@ -220,7 +221,7 @@ pub fn netabase_version(input: TokenStream) -> TokenStream {
     version::OldVersion::parse(&input)
         .map_or_else(
             |error| fallback::version(&input, &error, &private),
-            |old| expand::version(&old.ident, &old.version, &private),
+            |old| expand::old_version(&old.ident, &old.version, &private),
         )
         .into()
 }

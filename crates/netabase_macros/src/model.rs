@@ -6,11 +6,12 @@ use syn::ext::IdentExt;
 use syn::{Attribute, Data, DeriveInput, Field, Fields, Ident, Meta, Path, Type, Visibility};
 
 use crate::arguments::{Arguments, Of, Version};
-use crate::described::{DescribedField, changes_form};
+use crate::described::{Absent, DescribedField, aliases, changes_form};
 use crate::merge::{MergedField, Rule};
 use crate::mistakes::Mistakes;
 use crate::names;
 use crate::secondary::{MAX_PARTS, SecondaryKey, too_many_parts};
+use crate::tag;
 
 /// A model: a struct and its keys.
 pub(crate) struct Model {
@@ -34,6 +35,18 @@ pub(crate) struct Model {
     pub(crate) blobs: Vec<KeyPart>,
     /// The descriptions of all fields.
     pub(crate) fields: Vec<DescribedField>,
+    /// The fields in the form that serde's derives give them; `None` if an attribute changes that
+    /// of some.
+    pub(crate) values: Option<Vec<ValueField>>,
+}
+
+/// A field that is written and read by its type alone.
+pub(crate) struct ValueField {
+    pub(crate) ident: Ident,
+    /// The name that makes its tag: the first of its former names, so that programs from before it
+    /// was renamed read it, or its own.
+    pub(crate) stored: String,
+    pub(crate) absent: Absent,
 }
 
 /// The authors that may write the records of a model.
@@ -112,15 +125,21 @@ impl Model {
             secondary: Vec::new(),
             blobs: Vec::new(),
             fields: Vec::new(),
+            values: None,
         };
         let has_own_form = input.attrs.iter().any(changes_form);
         for field in fields(input).into_iter().flatten() {
-            model.read_field(field, has_own_form, mistakes);
+            model.read_field(field, &input.attrs, has_own_form, mistakes);
         }
         if let Some(extra) = model.primary.get(MAX_PARTS) {
             mistakes.add(&extra.field, too_many_parts());
         }
         let fields = fields(input).into_iter().flatten().collect::<Vec<_>>();
+        model.values = values(input, &fields);
+        // Attributes may give fields other names.
+        if let Some(values) = &model.values {
+            tag::check(values.iter().map(|field| (&field.ident, field.stored.as_str())), mistakes);
+        }
         for attribute in declared {
             let key = SecondaryKey::of_struct(&input.ident, attribute, &fields, mistakes);
             model.push_secondary(key, attribute, mistakes);
@@ -174,7 +193,13 @@ impl Model {
         Some(Accessor { ident: names::accessor(field), made_of: format!("field `{}`", field.unraw()) })
     }
 
-    fn read_field(&mut self, field: &Field, has_own_form: bool, mistakes: &mut Mistakes) {
+    fn read_field(
+        &mut self,
+        field: &Field,
+        of_struct: &[Attribute],
+        has_own_form: bool,
+        mistakes: &mut Mistakes,
+    ) {
         let role = Role::read(field, mistakes);
         // A tuple struct has been reported.
         let Some(ident) = &field.ident else { return };
@@ -184,6 +209,8 @@ impl Model {
             ty: field.ty.clone(),
             has_own_form: has_own_form || field.attrs.iter().any(changes_form),
             merge: merge.map(Rule::name),
+            absent: Absent::of(&field.attrs, of_struct),
+            aliases: aliases(&field.attrs),
         });
         match role {
             Role::Plain => {}
@@ -299,6 +326,21 @@ impl Helper {
             _ => None,
         }
     }
+}
+
+/// Returns the fields, if no attribute changes what serde's derives make of them, other than a
+/// default.
+fn values(input: &DeriveInput, fields: &[&Field]) -> Option<Vec<ValueField>> {
+    let mut attributes = input.attrs.iter().chain(fields.iter().flat_map(|field| &field.attrs));
+    if attributes.any(changes_form) {
+        return None;
+    }
+    let value = |field: &&Field| {
+        let (ident, aliases) = (field.ident.clone()?, aliases(&field.attrs));
+        let stored = aliases.into_iter().next().unwrap_or_else(|| ident.unraw().to_string());
+        Some(ValueField { ident, stored, absent: Absent::of(&field.attrs, &input.attrs) })
+    };
+    fields.iter().map(value).collect()
 }
 
 /// Returns the fields of a struct.

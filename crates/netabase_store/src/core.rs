@@ -569,7 +569,8 @@ impl Core {
         Ok(Op::Put { key, envelope, secondary: record.keys.secondary, origin: Origin::Local, lease })
     }
 
-    /// Returns the payload that `author` signs: of a merged record, its own contribution.
+    /// Returns the payload that `author` signs: of a merged record, its own contribution. What this
+    /// program does not know of the version that it replaces is kept.
     fn contribution<'a>(
         &self,
         key: &RecordKey,
@@ -578,9 +579,17 @@ impl Core {
         record: &'a EncodedRecord,
     ) -> Result<Cow<'a, [u8]>, StoreError> {
         if key.policy() != WritePolicy::Merged {
-            return Ok(Cow::Borrowed(&record.payload));
+            let carried =
+                current.and_then(|current| record.model.carried(current.payload(), &record.payload));
+            let Some(carried) = carried else { return Ok(Cow::Borrowed(&record.payload)) };
+            self.check_size(&carried)?;
+            return Ok(Cow::Owned(carried));
         }
-        let payload = merge::contribution(record.model, current, author, &record.payload)?;
+        let mut payload = merge::contribution(record.model, current, author, &record.payload)?;
+        let own = current.and_then(|current| current.contribution_of(author));
+        if let Some(carried) = own.and_then(|own| record.model.carried(own.payload(), &payload)) {
+            payload = carried;
+        }
         self.check_share(key, &payload)?;
         Ok(Cow::Owned(payload))
     }

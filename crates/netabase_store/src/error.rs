@@ -51,6 +51,12 @@ pub enum ValueError {
     /// The bytes are not a value of this model.
     #[error("the bytes are not a value of this model")]
     Decode(#[source] postcard::Error),
+    /// The fields are not a value of this model, or cannot be written.
+    #[error("the fields are not a value of this model: {message}")]
+    Fields {
+        /// The reason.
+        message: String,
+    },
     /// Bytes are left over after the value.
     #[error("{extra} bytes are left over after the value")]
     TrailingBytes {
@@ -178,13 +184,14 @@ pub enum OpenError {
         records: u64,
     },
     /// The database has records of a model that were written with other fields under the same
-    /// version. Fields have no names on the disk, so this program would take them for each other.
+    /// version, which this program could not read, or would take for other values.
     #[error(
         "the database has {records} records of the model `{model}` in which {place} is {}, and in this program it is {}, \
-         under the same version {version}, so they would be taken for other values: put it back as it was, or give the \
-         model a new version with a conversion from the former one",
+         under the same version {version}, so they would not be read, or be taken for other values: put it back as it \
+         was{}, or give the model a new version with a conversion from the former one",
         or_nothing(found.as_deref()),
-        or_nothing(expected.as_deref())
+        or_nothing(expected.as_deref()),
+        if found.is_none() { ", let it be absent (an `Option`, or a default)" } else { "" }
     )]
     OtherShape {
         /// The model.
@@ -193,8 +200,9 @@ pub enum OpenError {
         version: u32,
         /// The number of those records.
         records: u64,
-        /// The first place that differs, such as ``field 1 of `Place` ``; of the model itself there
-        /// is the number alone, such as `field 2`.
+        /// The first place that differs, such as ``field `x` of `Place` ``; of the model itself
+        /// there is the field alone. In records of earlier programs, which wrote fields without
+        /// names, it is their number.
         place: String,
         /// The name and the type there in the database, or `None` if there is nothing.
         found: Option<String>,

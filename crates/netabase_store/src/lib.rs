@@ -145,8 +145,9 @@ pub mod __private {
     pub use crate::error::{KeyError, ValueError};
     pub use crate::model::blob::{Blob, BlobField};
     pub use crate::model::described::{
-        BodySchema, Described, FieldSchema, FieldType, TypeSchema, Undescribed,
+        BodySchema, Described, FieldSchema, FieldType, TypeSchema, Undescribed, default_json,
     };
+    pub use crate::model::fields::{Fault, Reader, Writer, tag};
     pub use crate::model::key::KeyField;
     pub use crate::model::key_range::{ExactKey, KeyRange, KeySpan, exact_span};
     pub use crate::model::merge::{Counter, Elements, Merge, merge_counter, merge_max, merge_min, merge_set};
@@ -154,7 +155,8 @@ pub mod __private {
     pub use crate::model::schema::{
         DefinitionOf, DefinitionSchema, Encoded, EncodedRecord, Encoding, IndexKeys, IndexSchema,
         ModelSchema, ModelVersion, NetabaseDefinition, NetabaseModel, Owner, PrimaryKey, SecondaryKey,
-        SecondaryKeys, TypedCodec, decode_payload, decode_value, encode_value, migrate_value, owner_of,
+        SecondaryKeys, TypedCodec, decode_fields, decode_payload, decode_value, encode_fields, encode_value,
+        migrate_value, owner_of,
     };
     pub use crate::options::NonExhaustive;
     pub use crate::version::record_key::WritePolicy;

@@ -8,6 +8,7 @@ pub(crate) mod blob;
 pub(crate) mod depth;
 pub(crate) mod described;
 pub mod dynamic;
+pub(crate) mod fields;
 pub(crate) mod json_tokens;
 pub(crate) mod key;
 pub(crate) mod key_range;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::engine::TableName;
 use crate::error::{SchemaError, StoreError, ValueError};
 use crate::model::dynamic::Shape;
-use crate::model::schema::{DefinitionSchema, ModelSchema, payload_version};
+use crate::model::schema::{DefinitionSchema, Encoding, ModelSchema, payload_version};
 use crate::replica::sync_set::Sums;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
@@ -45,6 +45,10 @@ pub(crate) const META_MODEL: &[u8] = b"model/";
 /// The start of the key of each shape in which records of a model were written, in [`META`]; its
 /// name follows, with its mark, a zero and the version.
 pub(crate) const META_SHAPE: &[u8] = b"shape/";
+
+/// The same of records whose payloads have their fields under tags; the others have them by
+/// positions.
+pub(crate) const META_FIELDS: &[u8] = b"fields/";
 /// The start of the key of each model that may have records of a later version, in [`META`].
 pub(crate) const META_NEWER: &[u8] = b"newer/";
 /// The start of the key of each model whose indexes may have stale entries, in [`META`].
@@ -356,14 +360,16 @@ pub(crate) fn model_key(name: &str) -> Vec<u8> {
     [META_MODEL, name.as_bytes()].concat()
 }
 
-/// Returns the start of the keys under which [`META`] remembers the shapes of a model's versions.
-pub(crate) fn shapes_prefix(model: &str) -> Vec<u8> {
-    [META_SHAPE, model.as_bytes(), &[0]].concat()
+/// Returns the start of the keys under which [`META`] remembers the shapes of a model's versions,
+/// of payloads by fields or by positions.
+pub(crate) fn shapes_prefix(encoding: Encoding, model: &str) -> Vec<u8> {
+    let start = if encoding == Encoding::Fields { META_FIELDS } else { META_SHAPE };
+    [start, model.as_bytes(), &[0]].concat()
 }
 
 /// Returns the key of the shape of one version.
-pub(crate) fn shape_key(model: &str, version: u32) -> Vec<u8> {
-    [shapes_prefix(model).as_slice(), &version.to_be_bytes()].concat()
+pub(crate) fn shape_key(encoding: Encoding, model: &str, version: u32) -> Vec<u8> {
+    [shapes_prefix(encoding, model).as_slice(), &version.to_be_bytes()].concat()
 }
 
 /// Returns the key under which [`META`] remembers that there may be records of a later version.

@@ -1,4 +1,5 @@
-//! The bytes of a record as `docs/formats.md` has them, for the systems that are written by hand.
+//! The bytes of a record by positions, as `docs/formats.md` has them, for the systems that are
+//! written by hand: whoever writes one takes postcard.
 
 use anyhow::ensure;
 

@@ -1,11 +1,11 @@
 //! Descriptions of fields, and the expansion of `#[derive(FieldType)]`.
 
-use proc_macro2::{Group, TokenStream, TokenTree};
+use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
-use syn::Ident;
 use syn::ext::IdentExt;
+use syn::{ExprPath, Ident, Member};
 
-use crate::described::{Body, DescribedField, DescribedType};
+use crate::described::{Absent, Body, DescribedField, DescribedType};
 
 /// Implements `FieldType`.
 pub(crate) fn described(described: &DescribedType, private: &TokenStream) -> TokenStream {
@@ -62,17 +62,36 @@ fn body(body: &Body, this: &Ident, private: &TokenStream) -> TokenStream {
 /// Describes fields of the type `this`: those types that are not described have the constant of a
 /// trait.
 pub(super) fn fields(fields: &[DescribedField], this: &Ident, private: &TokenStream) -> TokenStream {
-    let fields = fields.iter().map(|DescribedField { name, ty, has_own_form, merge }| {
+    let fields = fields.iter().map(|DescribedField { name, ty, has_own_form, merge, absent, aliases }| {
         let rust_type = ty.to_token_stream().to_string().replace(' ', "");
         let none = quote!(::core::option::Option::None);
-        let described = if *has_own_form {
-            none.clone()
-        } else {
-            let ty = named_self(ty.to_token_stream(), this);
-            quote!(#private::Described::<#ty>::TYPE)
+        let ty = named_self(ty.to_token_stream(), this);
+        let described =
+            if *has_own_form { none.clone() } else { quote!(#private::Described::<#ty>::TYPE) };
+        let default = match absent {
+            Absent::Missing => none.clone(),
+            Absent::Default => quote! {
+                ::core::option::Option::Some(|| #private::default_json::<#ty>(::core::default::Default::default))
+            },
+            Absent::Call(path) => {
+                quote!(::core::option::Option::Some(|| #private::default_json::<#ty>(#path)))
+            }
+            Absent::PartOf(path) => {
+                let (whole, member) = (whole(path.as_ref(), &quote!(#this)), member(name));
+                quote!(::core::option::Option::Some(|| #private::default_json::<#ty>(|| #whole.#member)))
+            }
         };
         let merge = merge.map_or(none, |rule| quote!(::core::option::Option::Some(#rule)));
-        quote!(#private::FieldSchema { name: #name, rust_type: #rust_type, ty: #described, merge: #merge })
+        quote! {
+            #private::FieldSchema {
+                name: #name,
+                rust_type: #rust_type,
+                ty: #described,
+                merge: #merge,
+                default: #default,
+                aliases: &[#(#aliases),*],
+            }
+        }
     });
     quote! {
         {
@@ -82,6 +101,19 @@ pub(super) fn fields(fields: &[DescribedField], this: &Ident, private: &TokenStr
             FIELDS
         }
     }
+}
+
+/// Returns the struct whose fields are the defaults of fields.
+pub(super) fn whole(path: Option<&ExprPath>, this: &TokenStream) -> TokenStream {
+    path.map_or_else(|| quote!(<#this as ::core::default::Default>::default()), |path| quote!(#path()))
+}
+
+/// Returns a field by its name, or by its position.
+fn member(name: &str) -> Member {
+    name.parse().map_or_else(
+        |_| Member::Named(syn::parse_str(name).unwrap_or_else(|_| Ident::new_raw(name, Span::call_site()))),
+        |position: usize| Member::from(position),
+    )
 }
 
 /// Names the type itself, which items inside of its implementation cannot call `Self`.

@@ -8,6 +8,7 @@ use syn::{Ident, Path};
 
 use super::blobs;
 use super::described;
+use super::fields as by_fields;
 use super::key::{encode, exact_key, key_field};
 use super::merge;
 use super::query::{accessor, accessors};
@@ -24,7 +25,7 @@ pub(crate) fn model(model: &Model, private: &TokenStream) -> TokenStream {
     let generated = Generated {
         fields,
         methods: methods(model, private),
-        version: version(&model.ident, &model.version, private),
+        version: version(&model.ident, &model.version, &by_fields::decode(model, private), private),
         accessor,
     };
     let traits = traits(model, &generated, private);
@@ -403,11 +404,8 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
     }
 }
 
-/// The function that needs `Serialize` of the model. An error about that points at the struct's
-/// name.
 fn encode_value(model: &Model, private: &TokenStream) -> TokenStream {
-    let ident = names::in_macro(&model.ident);
-    let encode = quote_spanned!(ident.span()=> #private::encode_value::<#ident>(self, encoding, out));
+    let encode = by_fields::encode(model, private);
     quote! {
         fn encode_value(
             &self,

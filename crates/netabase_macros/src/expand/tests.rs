@@ -117,7 +117,7 @@ fn version() -> TokenStream {
         }
     });
     let OldVersion { ident, version } = old.unwrap();
-    super::version(&ident, &version, &private())
+    super::old_version(&ident, &version, &private())
 }
 
 fn key() -> TokenStream {

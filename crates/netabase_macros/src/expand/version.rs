@@ -8,10 +8,24 @@ use syn::{Ident, Path};
 use crate::arguments::Version;
 use crate::names;
 
-/// Implements `ModelVersion`, and checks that the versions follow each other.
-pub(crate) fn version(ident: &Ident, version: &Version, private: &TokenStream) -> TokenStream {
+/// Implements `ModelVersion` for an earlier version of a model. An error about serde points at the
+/// name of the type.
+pub(crate) fn old_version(ident: &Ident, version: &Version, private: &TokenStream) -> TokenStream {
+    let this = names::in_macro(ident);
+    let decode = quote_spanned!(this.span()=> #private::decode_value::<#this>(version, value));
+    self::version(ident, version, &decode, private)
+}
+
+/// Implements `ModelVersion` with an expression that decodes this version, and checks that the
+/// versions follow each other.
+pub(super) fn version(
+    ident: &Ident,
+    version: &Version,
+    decode: &TokenStream,
+    private: &TokenStream,
+) -> TokenStream {
     let check = version.migrate_from.as_ref().map(|old| check_order(ident, version.number, old, private));
-    let body = body(ident, version, private);
+    let body = body(ident, version, decode, private);
     let implementation = model_version(ident, version.number, &body, private);
     quote!(#implementation #check)
 }
@@ -38,10 +52,9 @@ pub(crate) fn model_version(
     }
 }
 
-/// Decodes this version, or an earlier one. An error about serde points at the name of the type,
-/// one about the conversion at the name of the earlier version.
-fn body(ident: &Ident, version: &Version, private: &TokenStream) -> TokenStream {
-    let this = names::in_macro(ident);
+/// Decodes this version, or an earlier one. An error about the conversion points at the name of the
+/// earlier version.
+fn body(ident: &Ident, version: &Version, decode: &TokenStream, private: &TokenStream) -> TokenStream {
     let number = version.number;
     let migrate = version.migrate_from.as_ref().map(|old| {
         let span = Span::call_site().located_at(old.span());
@@ -62,7 +75,6 @@ fn body(ident: &Ident, version: &Version, private: &TokenStream) -> TokenStream 
             }
         }
     });
-    let decode = quote_spanned!(this.span()=> #private::decode_value::<#this>(version, value));
     quote!(#migrate #decode)
 }
 

@@ -22,7 +22,7 @@ use crate::model::blob::BLOB_HASH_BYTES;
 use crate::model::dynamic::{Difference, Shape};
 use crate::model::key_range::after_prefix;
 use crate::model::merge;
-use crate::model::schema::{DefinitionSchema, IndexKeys, payload_version};
+use crate::model::schema::{DefinitionSchema, Encoding, IndexKeys, split_payload};
 use crate::options::StorageBackend;
 use crate::replica::lease::LeaseRow;
 use crate::replica::sync_set;
@@ -172,21 +172,30 @@ pub(crate) fn check_shapes(engine: &Engine, layout: &Layout, keep_unread: bool) 
     known.append(&mut known_models(&snapshot, &tables::META)?);
     for model in layout.models() {
         let (name, version) = (model.schema.name, model.schema.version);
-        let mut shapes = known_shapes(&snapshot, model)?;
-        let difference = shapes.remove(&version).and_then(|shape| shape?.difference(&model.shape));
-        if let Some(Difference { place, found, expected }) = difference {
-            let records = count_of_version(&snapshot, model, version)?;
-            if records > 0 {
-                let model = name;
-                return Err(OpenError::OtherShape { model, version, records, place, found, expected }.into());
+        let mut earlier = BTreeSet::new();
+        for encoding in ENCODINGS {
+            let mut shapes = known_shapes(&snapshot, model, encoding)?;
+            let shape = shapes.remove(&version).flatten();
+            let difference = shape.and_then(|shape| match encoding {
+                Encoding::Fields => shape.difference_by_fields(&model.shape),
+                _ => shape.difference(&model.shape),
+            });
+            if let Some(Difference { place, found, expected }) = difference {
+                let records = count_of_version(&snapshot, model, version, Some(encoding))?;
+                if records > 0 {
+                    let model = name;
+                    return Err(
+                        OpenError::OtherShape { model, version, records, place, found, expected }.into()
+                    );
+                }
             }
+            earlier.extend(shapes.into_keys());
         }
-        let described =
-            known.get(&model.marked).and_then(|description| Description::parse(description).version);
-        let mut earlier: BTreeSet<u32> = shapes.into_keys().chain(described).collect();
+        earlier
+            .extend(known.get(&model.marked).and_then(|description| Description::parse(description).version));
         earlier.retain(|earlier| *earlier < version && !keep_unread && !model.reads(*earlier));
         for earlier in earlier {
-            let records = count_of_version(&snapshot, model, earlier)?;
+            let records = count_of_version(&snapshot, model, earlier, None)?;
             if records > 0 {
                 return Err(OpenError::NoConversion { model: name, found: earlier, version, records }.into());
             }
@@ -195,13 +204,17 @@ pub(crate) fn check_shapes(engine: &Engine, layout: &Layout, keep_unread: bool) 
     Ok(())
 }
 
-/// Returns the shapes in which records of a model were written, by version; a shape is `None` if
-/// it cannot be read.
+/// The encodings of payloads.
+const ENCODINGS: [Encoding; 2] = [Encoding::Fields, Encoding::Postcard];
+
+/// Returns the shapes in which records of a model were written in an encoding, by version; a shape
+/// is `None` if it cannot be read.
 fn known_shapes(
     snapshot: &Snapshot,
     model: &ModelTables,
+    encoding: Encoding,
 ) -> Result<BTreeMap<u32, Option<Shape>>, StoreError> {
-    let (prefix, mut known) = (tables::shapes_prefix(&model.marked), BTreeMap::new());
+    let (prefix, mut known) = (tables::shapes_prefix(encoding, &model.marked), BTreeMap::new());
     for entry in snapshot.prefix(&tables::META, &prefix)? {
         let Some(entry) = unless_damaged(entry.map(Some))? else { continue };
         if let Some(version) = entry.key().strip_prefix(prefix.as_slice()).and_then(|key| key.try_into().ok())
@@ -212,9 +225,19 @@ fn known_shapes(
     Ok(known)
 }
 
-/// Counts the records of a model that were written in a version, at least in part.
-fn count_of_version(snapshot: &Snapshot, model: &ModelTables, version: u32) -> Result<u64, StoreError> {
-    let is_of_version = |payload: &[u8]| payload_version(payload).is_ok_and(|found| found == version);
+/// Counts the records of a model that were written in a version, at least in part, in one encoding
+/// or in any.
+fn count_of_version(
+    snapshot: &Snapshot,
+    model: &ModelTables,
+    version: u32,
+    encoding: Option<Encoding>,
+) -> Result<u64, StoreError> {
+    let is_of_version = |payload: &[u8]| {
+        split_payload(payload).is_ok_and(|(found, value)| {
+            found == version && encoding.is_none_or(|encoding| value.encoding() == encoding)
+        })
+    };
     let table = tables::records_table(&model.marked);
     let mut records = 0;
     for table in [TableName::once(&table), TableName::bare(&table)] {
@@ -227,21 +250,37 @@ fn count_of_version(snapshot: &Snapshot, model: &ModelTables, version: u32) -> R
     Ok(records)
 }
 
-/// Remembers the shape in which records of a model are written from now on, and forgets those of
-/// versions of which there are no records any more.
+/// Remembers the shape of all that was written of a model's version, and forgets those of versions
+/// of which there are no records any more.
 fn write_shape(engine: &Engine, model: &ModelTables, keep_unread: bool) -> Result<(), StoreError> {
-    let known = known_shapes(&engine.snapshot()?, model)?;
-    let version = model.schema.version;
+    let (snapshot, version) = (engine.snapshot()?, model.schema.version);
     let is_gone = |earlier: &u32| *earlier < version && !keep_unread && !model.reads(*earlier);
-    let gone: Vec<u32> = known.keys().copied().filter(is_gone).collect();
-    if gone.is_empty() && known.get(&version).is_some_and(|shape| shape.as_ref() == Some(&model.shape)) {
+    let mut gone = Vec::new();
+    let mut shape = model.shape.clone();
+    for encoding in ENCODINGS {
+        let known = known_shapes(&snapshot, model, encoding)?;
+        let of = |version| tables::shape_key(encoding, &model.marked, version);
+        gone.extend(known.keys().copied().filter(is_gone).map(of));
+        let Some(former) = known.get(&version).and_then(Option::as_ref) else { continue };
+        match encoding {
+            // The database has been checked: what differs is not there.
+            Encoding::Fields if former.difference_by_fields(&model.shape).is_none() => {
+                shape = shape.with(former);
+            }
+            Encoding::Fields => {}
+            _ if former.difference(&model.shape).is_some() => gone.push(of(version)),
+            _ => {}
+        }
+    }
+    let key = tables::shape_key(Encoding::Fields, &model.marked, version);
+    let bytes = shape.to_bytes();
+    let is_known = snapshot.get(&tables::META, &key)?.is_some_and(|known| *known == *bytes);
+    if gone.is_empty() && is_known {
         return Ok(());
     }
     engine.write(Sync::Now, |tables| {
-        for earlier in &gone {
-            tables.remove(&tables::META, &tables::shape_key(&model.marked, *earlier))?;
-        }
-        tables.insert(&tables::META, &tables::shape_key(&model.marked, version), &model.shape.to_bytes())
+        gone.iter().try_for_each(|gone| tables.remove(&tables::META, gone))?;
+        tables.insert(&tables::META, &key, &bytes)
     })
 }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::marker::PhantomData;
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
+
 use crate::model::blob::Blob;
 use crate::version::envelope::Author;
 
@@ -162,6 +164,17 @@ pub struct FieldSchema {
     pub ty: Option<&'static TypeSchema>,
     /// The merge rule in a merged model, as in `#[merge(counter)]`, or `None`.
     pub merge: Option<&'static str>,
+    /// Returns what the field is in a value without it, as JSON; `None` if it has no default. An
+    /// option that is absent is nothing in any case.
+    pub default: Option<fn() -> Option<String>>,
+    /// The former names of the field, under which values may have it, too.
+    pub aliases: &'static [&'static str],
+}
+
+/// Writes the default of a field; `None` if it cannot be written as JSON.
+#[doc(hidden)]
+pub fn default_json<T: Serialize>(default: fn() -> T) -> Option<String> {
+    serde_json::to_string(&default()).ok()
 }
 
 /// Asks whether a type is described: the constant of the type itself hides that of [`Undescribed`].

@@ -2,7 +2,7 @@
 //!
 //! A [`Schema`] yields the same keys, payloads, indexes and JSON as the macros do for the same
 //! models, so that a node can keep, verify, index and show the records of an application whose code
-//! it does not have. Values are JSON outside and postcard inside. `docs/schemas.md` is the guide.
+//! it does not have. Values are JSON outside. `docs/schemas.md` is the guide.
 //!
 //! ```
 //! use netabase_store::{NetabaseStore, StoreOptions};
@@ -26,12 +26,13 @@
 //! "#)?;
 //! let message = schema.definition().model("Message").unwrap();
 //! let record = message.codec.from_json(1, r#"{"id":7,"room":"general"}"#)?;
-//! assert_eq!(record.payload, b"\x01\x07\x07general");
+//! assert_eq!(message.codec.to_json(&record.payload)?, r#"{"id":7,"room":"general"}"#);
 //! let key = schema.model("Message").unwrap().primary_key_to_json(&record.keys.primary)?;
 //! assert_eq!(key, json!(7));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod by_fields;
 mod codec;
 mod decode;
 mod definition;

@@ -43,6 +43,9 @@ pub const MAX_VALUE_PARTS: usize = 4 * 1024 * 1024;
 /// schema may be several of serde.
 pub(crate) const MAX_LEVELS: usize = MAX_VALUE_DEPTH + 8;
 
+/// The highest version of a model. The macros have the same limit.
+pub(crate) const MAX_MODEL_VERSION: u32 = 8191;
+
 /// The longest lifetime of a model's records: 1000 years. The macros have the same limit.
 #[cfg(feature = "toml")]
 pub(crate) const MAX_LIFETIME_MILLIS: u64 = 365_250 * 24 * 60 * 60 * 1000;

@@ -15,9 +15,10 @@ use crate::model::blob::Blob;
 use crate::model::depth;
 use crate::model::described::{FieldSchema, Order};
 use crate::model::dynamic::sorted_payload;
+use crate::model::fields::{self, Fault, Reader, Writer};
 use crate::model::json_tokens::integral;
 use crate::model::key::KeyField;
-use crate::model::limits::MAX_RECORD_BLOBS;
+use crate::model::limits::{MAX_MODEL_VERSION, MAX_RECORD_BLOBS};
 use crate::model::merge::Merge;
 use crate::version::envelope::Author;
 use crate::version::limits::{MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS};
@@ -61,20 +62,31 @@ pub trait ModelVersion: Sized {
     fn decode_version(version: u32, value: Encoded<'_>) -> Result<Self, ValueError>;
 }
 
-/// A value without its version, in one of the two encodings.
+/// A value without its version, in one of its encodings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoded<'a> {
-    /// The postcard bytes, as in a payload.
+    /// The fields under their tags, as in a payload.
+    Fields(&'a [u8]),
+    /// The postcard bytes, as in a payload of an earlier program.
     Postcard(&'a [u8]),
     /// JSON, as in an export.
     Json(&'a str),
 }
 
 impl Encoded<'_> {
+    pub(crate) fn encoding(self) -> Encoding {
+        match self {
+            Self::Fields(_) => Encoding::Fields,
+            Self::Postcard(_) => Encoding::Postcard,
+            Self::Json(_) => Encoding::Json,
+        }
+    }
+
     /// The bound is `DeserializeOwned` spelt out: serde explains a missing `Deserialize`, but not
     /// that.
     fn decode<T: for<'de> Deserialize<'de>>(self) -> Result<T, ValueError> {
         match self {
+            Self::Fields(bytes) => Ok(fields::read(bytes)?),
             Self::Postcard(bytes) => {
                 let mut from = postcard::Deserializer::from_bytes(bytes);
                 let value = depth::deserialize(&mut from).map_err(ValueError::Decode)?;
@@ -144,10 +156,11 @@ pub trait NetabaseModel: ModelVersion + Send + Sync + 'static {
     fn encode_value(&self, encoding: Encoding, out: Vec<u8>) -> Result<Vec<u8>, ValueError>;
 }
 
-/// The encoding of a value.
+/// The encoding of a value: that of payloads, that of earlier programs' payloads, or JSON.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
+    Fields,
     Postcard,
     Json,
 }
@@ -346,6 +359,12 @@ impl ModelSchema {
         }
     }
 
+    /// Returns the payload `edited` with the parts of `before`, the payload that it replaces, that
+    /// this program does not know; `None` if there are none.
+    pub(crate) fn carried(&self, before: &[u8], edited: &[u8]) -> Option<Vec<u8>> {
+        self.guarded(|codec| Ok(codec.carried(before, edited))).ok().flatten()
+    }
+
     /// Calls the codec with input from outside, and returns a panic of the model's own code as
     /// [`ValueError::Panicked`].
     pub fn guarded<T>(
@@ -389,6 +408,13 @@ pub trait ModelCodec: Send + Sync {
     /// By default nothing more is checked.
     fn canonical_keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError> {
         self.keys(payload)
+    }
+
+    /// Returns the payload `edited`, of this program, with the parts of `before` that this program
+    /// does not know; `None` if there are none, and by default.
+    fn carried(&self, before: &[u8], edited: &[u8]) -> Option<Vec<u8>> {
+        let _ = (before, edited);
+        None
     }
 
     /// Encodes the value of a payload anew, in the version that this program writes.
@@ -449,21 +475,33 @@ impl<M: NetabaseModel> ModelCodec for TypedCodec<M> {
 
     fn canonical_keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError> {
         let (version, value) = split_payload(payload)?;
-        let model = M::decode_version(version, Encoded::Postcard(value))?;
-        if version == M::VERSION {
-            let written = encode_payload(&model)?;
+        let (model, has_unknown) = fields::noticing_unknown(|| M::decode_version(version, value));
+        let model = model?;
+        // What other fields are like is for programs to judge that know them.
+        if version == M::VERSION && !has_unknown {
+            let written = encode_payload(&model, value.encoding())?;
             // If the order of the model's own types is not fixed or not known, only a longer
             // encoding can be detected.
-            let is_other = || written.len() != payload.len() || Order::of(M::SCHEMA.fields) == Order::Fixed;
-            if written != payload && is_other() {
+            let same_size =
+                |written: usize| written == payload.len() && Order::of(M::SCHEMA.fields) != Order::Fixed;
+            if !is_canonical(payload, &written) && !same_size(written.len()) {
                 return Err(ValueError::NotCanonical);
             }
         }
         Ok(record_keys(&model))
     }
 
+    fn carried(&self, before: &[u8], edited: &[u8]) -> Option<Vec<u8>> {
+        let write = |model: &M| EncodedRecord::of(model).map(|record| record.payload);
+        carried(before, edited, M::VERSION, decode_payload, write)
+    }
+
     fn upgrade(&self, payload: &[u8]) -> Result<EncodedRecord, ValueError> {
-        EncodedRecord::of(&decode_payload::<M>(payload)?)
+        let mut record = EncodedRecord::of(&decode_payload::<M>(payload)?)?;
+        if let Some(carried) = self.carried(payload, &record.payload) {
+            record.payload = carried;
+        }
+        Ok(record)
     }
 
     fn to_json(&self, payload: &[u8]) -> Result<String, ValueError> {
@@ -572,14 +610,14 @@ pub struct EncodedRecord {
     pub model: &'static ModelSchema,
     /// Its keys.
     pub keys: RecordKeys,
-    /// The model version and the postcard bytes of the value.
+    /// The model version and the fields of the value.
     pub payload: Vec<u8>,
 }
 
 impl EncodedRecord {
     /// Encodes a model.
     pub fn of<M: NetabaseModel>(model: &M) -> Result<Self, ValueError> {
-        let mut payload = encode_payload(model)?;
+        let mut payload = encode_payload(model, Encoding::Fields)?;
         if Order::of(M::SCHEMA.fields) == Order::Hashed
             && let Some(sorted) = sorted_payload(M::SCHEMA, &payload)
         {
@@ -602,10 +640,50 @@ pub(crate) fn record_keys<M: NetabaseModel>(model: &M) -> RecordKeys {
     keys
 }
 
+/// What is added to the version of a payload by fields. Programs that know no fields take it for a
+/// later version of the model: they keep the record and pass it on.
+const BY_FIELDS: u32 = MAX_MODEL_VERSION + 1;
+
 /// Encodes the model version, then the value.
-pub(crate) fn encode_payload<M: NetabaseModel>(model: &M) -> Result<Vec<u8>, ValueError> {
-    let version = postcard::to_extend(&M::VERSION, Vec::with_capacity(64)).map_err(ValueError::Encode)?;
-    model.encode_value(Encoding::Postcard, version)
+pub(crate) fn encode_payload<M: NetabaseModel>(model: &M, encoding: Encoding) -> Result<Vec<u8>, ValueError> {
+    model.encode_value(encoding, begin_payload(M::VERSION, encoding, 64)?)
+}
+
+/// Begins a payload with the model version.
+pub(crate) fn begin_payload(version: u32, encoding: Encoding, bytes: usize) -> Result<Vec<u8>, ValueError> {
+    let version = if encoding == Encoding::Fields { BY_FIELDS + version } else { version };
+    postcard::to_extend(&version, Vec::with_capacity(bytes)).map_err(ValueError::Encode)
+}
+
+/// Returns whether a payload is the one encoding of a value that this program writes as `written`,
+/// as far as it can tell: an earlier program did not write a field that has a default.
+pub(crate) fn is_canonical(payload: &[u8], written: &[u8]) -> bool {
+    let by_fields = || matches!(split_payload(payload), Ok((_, Encoded::Fields(_))));
+    written == payload || (written.len() > payload.len() && by_fields())
+}
+
+/// Returns the payload `edited` with the parts of `before` that a program does not know. It is a
+/// program with the version `version` of the model.
+pub(crate) fn carried<T>(
+    before: &[u8],
+    edited: &[u8],
+    version: u32,
+    read: impl Fn(&[u8]) -> Result<T, ValueError>,
+    write: impl Fn(&T) -> Result<Vec<u8>, ValueError>,
+) -> Option<Vec<u8>> {
+    let by_fields = |payload| match split_payload(payload) {
+        Ok((found, Encoded::Fields(fields))) if found == version => Some(fields),
+        _ => None,
+    };
+    let (was, now) = (by_fields(before)?, by_fields(edited)?);
+    let (value, has_unknown) = fields::noticing_unknown(|| read(before));
+    let known = write(&value.ok().filter(|_| has_unknown)?).ok()?;
+    let joined = fields::carried(was, by_fields(&known)?, now).ok()?;
+    let mut payload = begin_payload(version, Encoding::Fields, joined.len() + 5).ok()?;
+    payload.extend_from_slice(&joined);
+    // A field that the program knows by another name, too, is not kept under both.
+    let again = write(&read(&payload).ok()?).ok()?;
+    (again == edited).then_some(payload)
 }
 
 /// Decodes a payload: the model version, then the value. Bytes left over are an error.
@@ -614,21 +692,28 @@ pub(crate) fn encode_payload<M: NetabaseModel>(model: &M) -> Result<Vec<u8>, Val
 /// conversion.
 pub fn decode_payload<M: ModelVersion>(payload: &[u8]) -> Result<M, ValueError> {
     let (version, value) = split_payload(payload)?;
-    M::decode_version(version, Encoded::Postcard(value))
+    M::decode_version(version, value)
 }
 
 /// Returns the model version that a payload starts with.
 ///
 /// ```
 /// assert_eq!(netabase_store::schema::payload_version(&[2, 0x61])?, 2);
+/// // Of fields under their tags.
+/// assert_eq!(netabase_store::schema::payload_version(&[0x82, 0x40])?, 2);
 /// # Ok::<(), netabase_store::ValueError>(())
 /// ```
 pub fn payload_version(payload: &[u8]) -> Result<u32, ValueError> {
     split_payload(payload).map(|(version, _)| version)
 }
 
-pub(crate) fn split_payload(payload: &[u8]) -> Result<(u32, &[u8]), ValueError> {
-    postcard::take_from_bytes(payload).map_err(ValueError::Decode)
+/// Splits a payload into its version and the value.
+pub(crate) fn split_payload(payload: &[u8]) -> Result<(u32, Encoded<'_>), ValueError> {
+    let (version, value): (u32, _) = postcard::take_from_bytes(payload).map_err(ValueError::Decode)?;
+    Ok(match version.checked_sub(BY_FIELDS) {
+        Some(version) => (version, Encoded::Fields(value)),
+        None => (version, Encoded::Postcard(value)),
+    })
 }
 
 /// The implementation of [`NetabaseModel::encode_value`].
@@ -638,6 +723,7 @@ pub fn encode_value<T: Serialize>(
     mut out: Vec<u8>,
 ) -> Result<Vec<u8>, ValueError> {
     match encoding {
+        Encoding::Fields => Ok(fields::write(value, out)?),
         Encoding::Postcard => {
             let mut to = postcard::Serializer { output: ExtendFlavor::new(out) };
             let written = depth::serialize(value, &mut to).map_err(ValueError::Encode)?;
@@ -649,6 +735,43 @@ pub fn encode_value<T: Serialize>(
             written.map_err(|error| ValueError::json(&error))?.ok_or(ValueError::TOO_DEEP)?;
             Ok(out)
         }
+    }
+}
+
+/// The implementation of [`NetabaseModel::encode_value`] for a model whose fields are written by
+/// `write`, in the order of their tags.
+pub fn encode_fields<T: Serialize>(
+    value: &T,
+    encoding: Encoding,
+    out: Vec<u8>,
+    write: impl FnOnce(&T, &mut Writer) -> Result<(), Fault>,
+) -> Result<Vec<u8>, ValueError> {
+    if encoding != Encoding::Fields {
+        return encode_value(value, encoding, out);
+    }
+    let mut to = Writer::new(out);
+    write(value, &mut to)?;
+    Ok(to.finish())
+}
+
+/// The implementation of [`ModelVersion::decode_version`] for a model whose fields are read by
+/// `read`, in the order of their tags.
+pub fn decode_fields<T>(
+    version: u32,
+    value: Encoded<'_>,
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, Fault>,
+) -> Result<T, ValueError>
+where
+    T: ModelVersion + for<'de> Deserialize<'de>,
+{
+    match value {
+        Encoded::Fields(bytes) if version == T::VERSION => {
+            let mut from = Reader::new(bytes);
+            let value = read(&mut from)?;
+            from.finish()?;
+            Ok(value)
+        }
+        _ => decode_value(version, value),
     }
 }
 

@@ -465,6 +465,15 @@ impl<'a> Applier<'a> {
             self.insert(table, place, again.as_bytes())?;
             stored = again;
         }
+        // Nothing has looked yet at what an unsigned version replaces.
+        let replaced = current.as_ref().filter(|_| origin == Origin::Local && !stored.is_signed());
+        let carried = replaced
+            .zip(model)
+            .and_then(|(current, model)| model.schema.carried(current.payload(), stored.payload()));
+        if let Some(carried) = carried {
+            stored = Envelope::unsigned(&carried);
+            self.insert(table, place, stored.as_bytes())?;
+        }
         let outlived = self.is_outlived(key, current.as_ref(), &stored, is_new)?;
         if let Some(current) = &current {
             self.remove_expiry(key, current)?;
@@ -632,10 +641,18 @@ impl<'a> Applier<'a> {
         envelope: &Envelope,
         resign: bool,
     ) -> Option<Envelope> {
+        if !resign {
+            return None;
+        }
         let signed = envelope.view().bundle().and_then(|bundle| bundle.iter().next());
         let payload = (!envelope.is_tombstone()).then(|| signed.unwrap_or(envelope.view()).payload());
         let expires = signed.unwrap_or(envelope.view()).expires().unwrap_or_default();
-        if resign { self.core.sign(key, current, payload, expires) } else { None }
+        let model = self.layout.place(key).model.filter(|_| signed.is_none());
+        let carried = model
+            .zip(current)
+            .zip(payload)
+            .and_then(|((model, current), payload)| model.schema.carried(current.payload(), payload));
+        self.core.sign(key, current, carried.as_deref().or(payload), expires)
     }
 
     /// Removes the index entries that only the old version has and adds those that only the new one

@@ -32,8 +32,12 @@ struct Vector<'a> {
     blobs: Vec<String>,
 }
 
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
 fn golden(name: &str, current: impl FnOnce() -> String) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    let path = fixture(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, current()).unwrap();
     }
@@ -76,6 +80,29 @@ fn check(vector: &Vector<'_>, model: &ModelSchema) {
     assert_eq!(found(&record), (vector.index_keys.clone(), vector.blobs.clone()));
     assert_eq!(model.codec.to_json(&record.payload).unwrap(), vector.value.get());
     assert_eq!(model.codec.keys(&record.payload).unwrap(), record.keys);
+}
+
+/// What an earlier program wrote by positions is the same value, which is written by fields.
+#[test]
+fn values_by_positions_are_read() {
+    let former = fs::read_to_string(fixture("schema_vectors_positions.jsonl")).unwrap();
+    assert_eq!(former.lines().count(), 4 * VECTORS);
+    for line in former.lines() {
+        let vector: Vector<'_> = serde_json::from_str(line).unwrap();
+        let payload: Vec<u8> = vector
+            .payload
+            .as_bytes()
+            .chunks(2)
+            .map(|digits| u8::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap())
+            .collect();
+        for definition in [ZooDefinition::SCHEMA, schema().definition()] {
+            let codec = definition.model(&vector.model).unwrap().codec;
+            assert_eq!(codec.to_json(&payload).unwrap(), vector.value.get());
+            let upgraded = codec.upgrade(&payload).unwrap();
+            assert_eq!(upgraded.keys, codec.canonical_keys(&payload).unwrap());
+            assert_eq!(codec.to_json(&upgraded.payload).unwrap(), vector.value.get());
+        }
+    }
 }
 
 #[test]

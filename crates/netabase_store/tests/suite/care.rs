@@ -354,9 +354,9 @@ fn a_flipped_bit_in_a_record_is_found(place: &Place) {
     let store = damaged(place, |raw| {
         let (_, mut envelope) =
             raw.entries("records/Customer").into_iter().find(|(key, _)| *key == primary(1)).unwrap();
-        // In a string that is in no key.
+        // A number that does not end.
         let end = envelope.len() - if place.options.identity.is_some() { 65 } else { 1 };
-        envelope[end] ^= 1;
+        envelope[end] ^= 0x80;
         raw.set("records/Customer", &primary(1), Some(&envelope));
     });
     let mut report = check(&store);

@@ -366,8 +366,8 @@ fn a_value_over_the_limit_is_refused_with_its_size(place: &Place) {
     place.options.max_value_bytes = 100;
     let store = place.open();
     let tree = store.open_tree::<Customer>().unwrap();
-    // Version, id, two lengths, the name, no city.
-    let overhead = 1 + 1 + 1 + 1 + 1;
+    // The version; the tags of id, name and notes; the id and two lengths.
+    let overhead = 2 + 3 * 2 + 1 + 1 + 1;
     let of_size = |size: usize| Customer { notes: "x".repeat(size - overhead), ..customer(1, "") };
     tree.put(&of_size(100)).unwrap();
     let error = tree.put(&of_size(101)).unwrap_err();

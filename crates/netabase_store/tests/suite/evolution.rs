@@ -1,8 +1,9 @@
 //! One database, opened by programs whose models differ.
 //!
-//! A value is postcard, which knows neither names nor types: what may change without a new version
-//! of the model is what leaves the bytes as they are. The database knows more, and refuses the
-//! rest.
+//! Values have their fields under tags: what may change without a new version of the model is what
+//! leaves former values readable. The database knows what it was written with, and refuses the
+//! rest. Earlier programs wrote values by positions, and what leaves their bytes as they are may
+//! change.
 
 use netabase_store::dynamic::Schema;
 use netabase_store::schema::EncodedRecord;
@@ -20,10 +21,12 @@ on_every_backend! {
     an_earlier_program_keeps_the_records_of_a_later_one,
     a_later_version_from_a_peer_is_kept_for_a_later_program,
     a_peer_may_replace_a_later_version_by_an_earlier_one,
-    a_field_may_be_renamed,
-    a_shape_that_reads_other_values_is_refused,
-    what_leaves_the_bytes_as_they_are_needs_no_new_version,
-    an_enum_may_have_more_variants_at_its_end,
+    a_field_may_be_renamed_with_its_former_name,
+    a_shape_that_reads_no_values_is_refused,
+    a_shape_that_reads_other_values_by_positions_is_refused,
+    what_former_values_can_be_read_with_needs_no_new_version,
+    what_a_program_does_not_know_is_kept,
+    an_enum_may_have_more_variants,
     a_model_without_records_may_have_any_shape,
     a_version_without_a_conversion_is_refused_unless_it_is_to_be_left_unread,
     a_conversion_may_go_when_no_record_needs_it,
@@ -368,7 +371,9 @@ mod gentle {
     #[netabase(version = 1)]
     pub(crate) struct ItemV1 {
         id: u64,
+        #[serde(rename = "left")]
         _left: String,
+        #[serde(rename = "right")]
         _right: String,
     }
 
@@ -438,6 +443,11 @@ macro_rules! items {
             #[allow(dead_code, reason = "not all modules use it")]
             pub(crate) type Maybe = Option<String>;
 
+            #[allow(dead_code, reason = "not all modules use it")]
+            fn nine() -> u8 {
+                9
+            }
+
             #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
             #[netabase($definition)]
             $(#[$attribute])*
@@ -447,7 +457,16 @@ macro_rules! items {
 }
 items! {
     plain PlainDefinition PlainKeys { #[secondary_key] pub(crate) left: String, pub(crate) right: String };
-    renamed RenamedDefinition RenamedKeys { #[secondary_key] pub(crate) west: String, pub(crate) east: String };
+    renamed RenamedDefinition RenamedKeys {
+        #[secondary_key] #[serde(alias = "left")] pub(crate) west: String, #[serde(alias = "right")] pub(crate) east: String
+    };
+    fresh FreshDefinition FreshKeys { #[secondary_key] pub(crate) west: String, pub(crate) right: String };
+    grown GrownDefinition GrownKeys {
+        #[serde(default)] pub(crate) count: u32,
+        #[secondary_key] pub(crate) left: String,
+        #[serde(default = "nine")] pub(crate) rank: u8,
+        pub(crate) right: Option<String>,
+    };
     swapped SwappedDefinition SwappedKeys { pub(crate) right: String, #[secondary_key] pub(crate) left: String };
     added AddedDefinition AddedKeys {
         #[secondary_key] pub(crate) left: String, pub(crate) right: String, pub(crate) more: Option<u8>
@@ -469,6 +488,15 @@ items! {
     retagged RetaggedDefinition RetaggedKeys {
         #[secondary_key] pub(crate) tag: Maybe, #[secondary_key(unique)] pub(crate) code: u8, pub(crate) weight: u8
     } secondary_key(name = "both", fields(weight, code));
+    whole WholeDefinition WholeKeys {
+        #[secondary_key] pub(crate) left: String, pub(crate) right: String, pub(crate) count: u32, pub(crate) rank: u8
+    } serde(default);
+}
+
+impl Default for whole::Item {
+    fn default() -> Self {
+        Self { id: 0, left: String::new(), right: String::new(), count: 5, rank: 6 }
+    }
 }
 
 fn plain_items(place: &Place) {
@@ -476,19 +504,23 @@ fn plain_items(place: &Place) {
     put_all::<plain::PlainDefinition, _>(place, &[item(1, "a", "b"), item(2, "c", "d")]);
 }
 
-fn a_field_may_be_renamed(place: &Place) {
+fn a_field_may_be_renamed_with_its_former_name(place: &Place) {
     if !place.is_on_disk() {
         return;
     }
     plain_items(place);
     let store = open::<renamed::RenamedDefinition>(place);
     let items = store.open_tree::<renamed::Item>().unwrap();
-    let expected = renamed::Item { id: 1, west: "a".into(), east: "b".into() };
-    assert_eq!(items.find(renamed::ItemWestSecondaryKey("a".into())).unwrap(), [expected]);
+    let item = |east: &str| renamed::Item { id: 1, west: "a".into(), east: east.into() };
+    assert_eq!(items.find(renamed::ItemWestSecondaryKey("a".into())).unwrap(), [item("b")]);
+    items.put(&item("e")).unwrap();
+    assert_eq!(items.get(&renamed::ItemPrimaryKey(1)).unwrap(), Some(item("e")));
     drop((store, items));
+    // It is stored under its first name, which programs from before know.
     let store = open::<plain::PlainDefinition>(place);
     let items = store.open_tree::<plain::Item>().unwrap();
-    assert_eq!(items.find(plain::ItemLeftSecondaryKey("c".into())).unwrap().len(), 1);
+    let item = plain::Item { id: 1, left: "a".into(), right: "e".into() };
+    assert_eq!(items.find(plain::ItemLeftSecondaryKey("a".into())).unwrap(), [item]);
 }
 
 /// Opens the database with another definition, which is refused; returns why.
@@ -506,21 +538,20 @@ fn assert_other_shape<D: NetabaseDefinition>(place: &Place, at: &str, was: Optio
     assert_eq!((found_at.as_str(), found.as_deref(), expected.as_deref()), (at, was, is), "{error}");
 }
 
-fn a_shape_that_reads_other_values_is_refused(place: &Place) {
+fn a_shape_that_reads_no_values_is_refused(place: &Place) {
     if !place.is_on_disk() {
         return;
     }
     plain_items(place);
-    let [left, right] = [Some("left: string"), Some("right: string")];
-    assert_other_shape::<swapped::SwappedDefinition>(place, "field 2", left, right);
-    assert_other_shape::<added::AddedDefinition>(place, "field 4", None, Some("more: option<u8>"));
-    assert_other_shape::<removed::RemovedDefinition>(place, "field 3", right, None);
-    assert_other_shape::<typed::TypedDefinition>(place, "field 3", right, Some("right: bytes"));
+    let right = Some("right: string");
+    assert_other_shape::<typed::TypedDefinition>(place, "field `right`", right, Some("right: bytes"));
+    assert_other_shape::<fresh::FreshDefinition>(place, "field `west`", None, Some("west: string"));
     assert_eq!(
-        refused::<swapped::SwappedDefinition>(place).to_string(),
-        "the database has 2 records of the model `Item` in which field 2 is `left: string`, and in this program it is \
-         `right: string`, under the same version 1, so they would be taken for other values: put it back as it was, or \
-         give the model a new version with a conversion from the former one"
+        refused::<fresh::FreshDefinition>(place).to_string(),
+        "the database has 2 records of the model `Item` in which field `west` is nothing, and in this program it is \
+         `west: string`, under the same version 1, so they would not be read, or be taken for other values: put it back \
+         as it was, let it be absent (an `Option`, or a default), or give the model a new version with a conversion from \
+         the former one"
     );
     // Nothing was lost.
     let store = open::<plain::PlainDefinition>(place);
@@ -529,7 +560,47 @@ fn a_shape_that_reads_other_values_is_refused(place: &Place) {
     assert_eq!(items.find(plain::ItemLeftSecondaryKey("c".into())).unwrap().len(), 1);
 }
 
-fn what_leaves_the_bytes_as_they_are_needs_no_new_version(place: &Place) {
+/// Makes of the values and the shape of items what an earlier program would have written.
+fn make_positions(place: &Place, shape: &str) {
+    rewrite(place, |tables| {
+        let version = [b"/Item\0".as_slice(), &1_u32.to_be_bytes()].concat();
+        let key = |start: &str| ("meta".to_owned(), [start.as_bytes(), &version].concat());
+        tables.remove(&key("fields")).unwrap();
+        tables.insert(key("shape"), shape.as_bytes().to_vec());
+        let records = tables.iter_mut().filter(|((table, _), _)| table == "records/Item");
+        for (text, (_, record)) in ["a", "c"].iter().zip(records) {
+            let payload = [&[1, 1, 1], text.as_bytes(), &[1, b'b']].concat();
+            *record = Envelope::unsigned(&payload).as_bytes().to_vec();
+        }
+    });
+}
+
+fn a_shape_that_reads_other_values_by_positions_is_refused(place: &Place) {
+    if !place.is_on_disk() || place.options.identity.is_some() {
+        return;
+    }
+    plain_items(place);
+    let fields = r#"[["id","u64"],["left","string"],["right","string"]]"#;
+    make_positions(place, &format!(r#"{{"fields":{fields},"types":[]}}"#));
+    let [left, right] = [Some("left: string"), Some("right: string")];
+    assert_other_shape::<swapped::SwappedDefinition>(place, "field 2", left, right);
+    assert_other_shape::<added::AddedDefinition>(place, "field 4", None, Some("more: option<u8>"));
+    assert_other_shape::<removed::RemovedDefinition>(place, "field 3", right, None);
+    assert_other_shape::<typed::TypedDefinition>(place, "field 3", right, Some("right: bytes"));
+    let store = open::<plain::PlainDefinition>(place);
+    let items = store.open_tree::<plain::Item>().unwrap();
+    let read = items.get(&plain::ItemPrimaryKey(1)).unwrap().unwrap();
+    assert_eq!((read.left.as_str(), read.right.as_str()), ("a", "b"));
+    // Once all are written again, nothing is left of it.
+    items.put_many(&[plain::Item { id: 1, ..read.clone() }, plain::Item { id: 2, ..read }]).unwrap();
+    drop((store, items));
+    let store = open::<swapped::SwappedDefinition>(place);
+    let items = store.open_tree::<swapped::Item>().unwrap();
+    let read = items.get(&swapped::ItemPrimaryKey(2)).unwrap().unwrap();
+    assert_eq!((read.left.as_str(), read.right.as_str()), ("a", "b"));
+}
+
+fn what_former_values_can_be_read_with_needs_no_new_version(place: &Place) {
     if !place.is_on_disk() {
         return;
     }
@@ -545,9 +616,66 @@ fn what_leaves_the_bytes_as_they_are_needs_no_new_version(place: &Place) {
         items.get(&unknown::ItemPrimaryKey(1)).unwrap().unwrap().right,
         shapes::Undescribed("b".into())
     );
+    drop((store, items));
+    let store = open::<swapped::SwappedDefinition>(place);
+    let items = store.open_tree::<swapped::Item>().unwrap();
+    let expected = swapped::Item { id: 1, right: "b".into(), left: "a".into() };
+    assert_eq!(items.get(&swapped::ItemPrimaryKey(1)).unwrap(), Some(expected));
+    drop((store, items));
+    let store = open::<grown::GrownDefinition>(place);
+    let items = store.open_tree::<grown::Item>().unwrap();
+    let expected = grown::Item { id: 1, count: 0, left: "a".into(), rank: 9, right: Some("b".into()) };
+    assert_eq!(items.get(&grown::ItemPrimaryKey(1)).unwrap(), Some(expected));
+    drop((store, items));
+    let store = open::<whole::WholeDefinition>(place);
+    let items = store.open_tree::<whole::Item>().unwrap();
+    let expected = whole::Item { id: 1, left: "a".into(), right: "b".into(), count: 5, rank: 6 };
+    assert_eq!(items.get(&whole::ItemPrimaryKey(1)).unwrap(), Some(expected.clone()));
+    drop((store, items));
+    // A schema has the same defaults.
+    let schema = Schema::from_toml(&Schema::of::<whole::WholeDefinition>().unwrap().to_toml()).unwrap();
+    let store =
+        NetabaseStore::open_with(place.path(), Some(schema.definition()), place.options.clone()).unwrap();
+    let key = RecordKey::new("ItemsDefinition", "Item", &1_u64.to_key_bytes()).unwrap();
+    let payload = store.envelope(&key).unwrap().unwrap().payload().to_vec();
+    let json = schema.definition().model("Item").unwrap().codec.to_json(&payload).unwrap();
+    assert_eq!(json, serde_json::to_string(&expected).unwrap());
 }
 
-fn an_enum_may_have_more_variants_at_its_end(place: &Place) {
+fn what_a_program_does_not_know_is_kept(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let more = |id, more| added::Item { id, left: "a".into(), right: "b".into(), more };
+    put_all::<added::AddedDefinition, _>(place, &[more(1, Some(7)), more(2, None)]);
+    let store = open::<removed::RemovedDefinition>(place);
+    let items = store.open_tree::<removed::Item>().unwrap();
+    items.put(&removed::Item { id: 1, left: "c".into() }).unwrap();
+    items.update(&removed::ItemPrimaryKey(2), |item| item.left = "d".into()).unwrap();
+    items.put(&removed::Item { id: 3, left: "e".into() }).unwrap();
+    assert_eq!(items.find(removed::ItemLeftSecondaryKey("c".into())).unwrap().len(), 1);
+    drop((store, items));
+    // A new record lacks what must be there.
+    assert_other_shape::<added::AddedDefinition>(place, "field `right`", None, Some("right: string"));
+    let store = open::<grown::GrownDefinition>(place);
+    let items = store.open_tree::<grown::Item>().unwrap();
+    let right = |id| items.get(&grown::ItemPrimaryKey(id)).unwrap().unwrap().right;
+    assert_eq!([right(1), right(2), right(3)], [Some("b".into()), Some("b".into()), None]);
+    drop((store, items));
+    rewrite(place, |tables| {
+        let lacks = |id: u64| {
+            !tables[&("records/Item".into(), id.to_key_bytes())].windows(2).any(|at| at == more_tag())
+        };
+        assert_eq!([1, 2, 3].map(lacks), [false, true, true], "what was not known is as it was");
+    });
+}
+
+/// The tag of the field `more`, whose value is a number.
+fn more_tag() -> [u8; 2] {
+    netabase_store::__private::tag("more").to_be_bytes()
+}
+
+fn an_enum_may_have_more_variants(place: &Place) {
     if !place.is_on_disk() {
         return;
     }
@@ -559,23 +687,21 @@ fn an_enum_may_have_more_variants_at_its_end(place: &Place) {
         ],
     };
     put_all::<figures::FiguresDefinition, _>(place, std::slice::from_ref(&item));
-    let of_figure = |place: &str| format!("{place} of `Figure");
-    let [moved, fewer, inner] =
-        [of_figure("variant 1") + "`", of_figure("variant 3") + "`", of_figure("field 1") + "::Circle`"];
-    assert_other_shape::<moved::MovedDefinition>(place, &moved, Some("Point"), Some("Circle"));
-    assert_other_shape::<fewer::FewerDefinition>(place, &fewer, Some("Group"), None);
-    assert_other_shape::<inner::InnerDefinition>(place, &inner, Some("x: u8"), Some("y: u8"));
+    assert_other_shape::<fewer::FewerDefinition>(place, "variant `Group` of `Figure`", Some("Group"), None);
+    // Neither variants nor fields have a place.
+    let store = open::<moved::MovedDefinition>(place);
+    assert_eq!(all::<moved::Item>(&store).first().map(|item| item.figures.len()), Some(2));
+    drop(store);
+    let store = open::<inner::InnerDefinition>(place);
+    let found = all::<inner::Item>(&store).remove(0).figures.remove(0);
+    assert_eq!(found, shapes::inner::Figure::Circle { y: 2, x: 1 });
+    drop(store);
     let store = open::<more::MoreDefinition>(place);
     let items = store.open_tree::<more::Item>().unwrap();
     assert_eq!(items.get(&more::ItemPrimaryKey(1)).unwrap().unwrap().figures.len(), 2);
     drop((store, items));
     // The shape with more variants is that of the database now.
-    assert_other_shape::<figures::FiguresDefinition>(
-        place,
-        &of_figure("variant 4").replace("`Figure", "`Figures`"),
-        Some("Line"),
-        None,
-    );
+    assert_other_shape::<figures::FiguresDefinition>(place, "variant `Line` of `Figure`", Some("Line"), None);
 }
 
 fn a_model_without_records_may_have_any_shape(place: &Place) {
@@ -583,9 +709,9 @@ fn a_model_without_records_may_have_any_shape(place: &Place) {
         return;
     }
     drop(open::<plain::PlainDefinition>(place));
-    drop(open::<swapped::SwappedDefinition>(place));
-    let item = swapped::Item { id: 1, right: "a".into(), left: "b".into() };
-    put_all::<swapped::SwappedDefinition, _>(place, &[item]);
+    drop(open::<typed::TypedDefinition>(place));
+    let item = typed::Item { id: 1, left: "b".into(), right: vec![1] };
+    put_all::<typed::TypedDefinition, _>(place, &[item]);
     assert!(matches!(refused::<plain::PlainDefinition>(place), OpenError::OtherShape { records: 1, .. }));
 }
 
@@ -637,12 +763,13 @@ fn a_schema_without_types_has_the_shape_of_its_types(place: &Place) {
         NetabaseStore::open_with(place.path(), Some(schema), place.options.clone())
     };
     drop(open(&text).unwrap());
-    let wider = text.replace("u8", "u16");
-    assert_ne!(wider, text);
-    let error = open(&wider).unwrap_err();
+    let other = text.replace("u8", "i8");
+    assert_ne!(other, text);
+    let error = open(&other).unwrap_err();
     assert!(
-        matches!(&error, StoreError::Open(OpenError::OtherShape { place, .. }) if place == "field 1 of `Figure::Circle`")
+        matches!(&error, StoreError::Open(OpenError::OtherShape { place, .. }) if place == "field `x` of `Figure::Circle`")
     );
+    drop(open(&text.replace("u8", "u16")).unwrap());
 }
 
 fn an_index_whose_declaration_changed_is_built_again(place: &Place) {
@@ -775,7 +902,7 @@ fn later_versions_in_a_database_of_format_1_are_not_overwritten(place: &Place) {
     rewrite(place, |tables| {
         make_format_1(tables);
         let payload = EncodedRecord::of(&visit("home", 1)).unwrap().payload;
-        let later = [&[0, 2], &payload[1..]].concat();
+        let later = [&[0, 0x82], &payload[1..]].concat();
         let key = VisitPrimaryKey("home".into(), 1).to_key_bytes();
         *tables.get_mut(&("records/Visit".into(), key)).unwrap() = later;
     });

@@ -637,7 +637,7 @@ fn export_signed(store: &NetabaseStore) -> String {
 fn deliver(store: &NetabaseStore, author: u8, id: i64, version: u8, expires: u64) -> Envelope {
     let key = RecordKey::of(&OrderPrimaryKey(id)).unwrap();
     let mut payload = EncodedRecord::of(&order(id, 7)).unwrap().payload;
-    payload[0] = version;
+    payload[0] = 0x80 + version;
     let time = Timestamp::from_unix_millis(START + u64::from(author));
     let envelope = Envelope::sign(&identity(author), &key, time, expires, Some(&payload));
     assert_eq!(store.replica().admit(key.as_bytes(), envelope.as_bytes()), Ok(true));

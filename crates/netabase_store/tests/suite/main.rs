@@ -25,6 +25,7 @@ mod eviction;
 mod evolution;
 mod export;
 mod formats;
+mod generations;
 mod keep;
 mod keyspace;
 mod lifecycle;

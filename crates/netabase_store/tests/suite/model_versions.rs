@@ -160,7 +160,7 @@ fn a_conversion_that_fails_says_between_which_versions_and_why() {
 
 #[test]
 fn a_version_that_nobody_knows_is_refused() {
-    for found in [0, 3, 4, 6, u32::MAX] {
+    for found in [0, 3, 4, 6, 8191] {
         let error = decode_payload::<Note>(&payload(found, &note(&[]))).unwrap_err();
         assert_eq!(error, ValueError::Version { found, known: 5 });
     }

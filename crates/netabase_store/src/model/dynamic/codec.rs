@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use serde::Serialize;
 use serde::de::DeserializeSeed;
 
 use super::decode::Reading;
@@ -14,7 +13,11 @@ use super::types::Type;
 use super::value::{Fields, Numbers, Typed, Value};
 use crate::error::ValueError;
 use crate::model::blob::Blob;
-use crate::model::schema::{EncodedRecord, ModelCodec, ModelSchema, RecordKeys, split_payload};
+use crate::model::fields::{ValueReader, noticing_unknown};
+use crate::model::schema::{
+    Encoded, EncodedRecord, Encoding, ModelCodec, ModelSchema, RecordKeys, begin_payload, carried,
+    is_canonical, split_payload,
+};
 
 /// The [`ModelCodec`] of a model that is described at run time.
 ///
@@ -51,12 +54,17 @@ impl DynamicCodec {
     }
 
     fn decode(&self, payload: &[u8]) -> Result<Value, ValueError> {
-        let (version, bytes) = split_payload(payload)?;
+        let (version, encoded) = split_payload(payload)?;
         self.check_version(version)?;
-        let mut from = postcard::Deserializer::from_bytes(bytes);
         let reading = self.reading();
-        let value = reading.fields_seed(&self.model.fields).deserialize(&mut from);
-        let value = value.map_err(ValueError::Decode)?;
+        let fields = reading.fields_seed(&self.model.fields);
+        let bytes = match encoded {
+            Encoded::Fields(mut bytes) => return Ok(fields.read(ValueReader::record(&mut bytes))?),
+            Encoded::Postcard(bytes) => bytes,
+            Encoded::Json(json) => return self.decode_json(json),
+        };
+        let mut from = postcard::Deserializer::from_bytes(bytes);
+        let value = fields.deserialize(&mut from).map_err(ValueError::Decode)?;
         match from.finalize().map_err(ValueError::Decode)? {
             [] => Ok(value),
             rest => Err(ValueError::TrailingBytes { extra: rest.len() }),
@@ -75,21 +83,29 @@ impl DynamicCodec {
         let Some(model) = self.schema.get() else {
             return Err(ValueError::UnknownModel { name: self.model.name.to_string() });
         };
-        Ok(EncodedRecord { model, keys: self.keys_of(value), payload: self.payload(value)? })
+        Ok(EncodedRecord {
+            model,
+            keys: self.keys_of(value),
+            payload: self.payload(value, Encoding::Fields)?,
+        })
     }
 
-    fn payload(&self, value: &Value) -> Result<Vec<u8>, ValueError> {
-        let payload =
-            postcard::to_extend(&self.model.version, Vec::with_capacity(64)).map_err(ValueError::Encode)?;
-        postcard::to_extend(&self.record(value), payload).map_err(ValueError::Encode)
+    fn payload(&self, value: &Value, encoding: Encoding) -> Result<Vec<u8>, ValueError> {
+        let mut payload = begin_payload(self.model.version, encoding, 64)?;
+        let record = self.record(value);
+        if encoding == Encoding::Fields {
+            record.write_record(&mut payload)?;
+            return Ok(payload);
+        }
+        postcard::to_extend(&record, payload).map_err(ValueError::Encode)
     }
 
     /// Returns a payload with the elements of sets and the entries of maps in their order.
     pub(super) fn sorted(&self, payload: &[u8]) -> Result<Vec<u8>, ValueError> {
-        self.payload(&self.decode(payload)?)
+        self.payload(&self.decode(payload)?, Encoding::Fields)
     }
 
-    fn record<'a>(&'a self, value: &'a Value) -> impl Serialize + 'a {
+    fn record<'a>(&'a self, value: &'a Value) -> Fields<'a> {
         // A record is no part of a value, so that its type is never asked for.
         let whole = Typed { value, ty: &Type::Bool, types: &self.model.types, numbers: Numbers::Serde };
         Fields { whole, values: value.fields(), described: &self.model.fields }
@@ -164,16 +180,28 @@ impl ModelCodec for DynamicCodec {
     }
 
     fn canonical_keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError> {
-        let value = self.decode(payload)?;
-        if self.payload(&value)? == payload {
+        let (value, has_unknown) = noticing_unknown(|| self.decode(payload));
+        let value = value?;
+        let encoding = split_payload(payload)?.1.encoding();
+        // What other fields are like is for programs to judge that know them.
+        if has_unknown || is_canonical(payload, &self.payload(&value, encoding)?) {
             Ok(self.keys_of(&value))
         } else {
             Err(ValueError::NotCanonical)
         }
     }
 
+    fn carried(&self, before: &[u8], edited: &[u8]) -> Option<Vec<u8>> {
+        let write = |value: &Value| self.payload(value, Encoding::Fields);
+        carried(before, edited, self.model.version, |payload| self.decode(payload), write)
+    }
+
     fn upgrade(&self, payload: &[u8]) -> Result<EncodedRecord, ValueError> {
-        self.encode(&self.decode(payload)?)
+        let mut record = self.encode(&self.decode(payload)?)?;
+        if let Some(carried) = self.carried(payload, &record.payload) {
+            record.payload = carried;
+        }
+        Ok(record)
     }
 
     fn to_json(&self, payload: &[u8]) -> Result<String, ValueError> {

@@ -61,20 +61,37 @@ impl<'a> Reading<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Seed<'a> {
     reading: &'a Reading<'a>,
-    ty: &'a Type,
+    pub(super) ty: &'a Type,
     depth: usize,
 }
 
 /// The place at which the parts of a value are read.
 #[derive(Clone, Copy)]
-struct Inner<'a> {
+pub(super) struct Inner<'a> {
     reading: &'a Reading<'a>,
     depth: usize,
 }
 
 impl<'a> Inner<'a> {
-    fn seed(self, ty: &'a Type) -> Seed<'a> {
+    pub(super) fn seed(self, ty: &'a Type) -> Seed<'a> {
         Seed { reading: self.reading, ty, depth: self.depth }
+    }
+
+    pub(super) fn body(self, position: usize) -> Option<&'a TypeBody> {
+        self.reading.types.body(position)
+    }
+
+    /// Returns the value of a field, which may be absent if it is an option or has a default.
+    pub(super) fn present<E: Error>(self, field: &'a Field, value: Option<Value>) -> Result<Value, E> {
+        match (value, &field.default, &field.ty) {
+            (Some(value), ..) => Ok(value),
+            (None, Some(default), _) => {
+                let mut from = serde_json::Deserializer::from_str(default);
+                self.seed(&field.ty).deserialize(&mut from).map_err(E::custom)
+            }
+            (None, None, Type::Optional(_)) => self.reading.count().map(|()| Value::Option(None)),
+            (None, None, _) => Err(E::custom(format_args!("missing field `{}`", field.name))),
+        }
     }
 }
 
@@ -138,7 +155,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
 
 impl<'a> Seed<'a> {
     /// Counts this part of the value, and enters one level.
-    fn enter<E: Error>(&self) -> Result<Inner<'a>, E> {
+    pub(super) fn enter<E: Error>(&self) -> Result<Inner<'a>, E> {
         if self.depth >= MAX_VALUE_DEPTH {
             return Err(E::custom(format_args!("values nest at most {MAX_VALUE_DEPTH} levels deep")));
         }
@@ -159,8 +176,8 @@ fn parts<'de, D: Deserializer<'de>>(
 /// postcard.
 #[derive(Clone, Copy)]
 pub(super) struct FieldsSeed<'a> {
-    fields: &'a [Field],
-    inner: Inner<'a>,
+    pub(super) fields: &'a [Field],
+    pub(super) inner: Inner<'a>,
 }
 
 impl<'de> DeserializeSeed<'de> for FieldsSeed<'_> {
@@ -206,12 +223,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_> {
             }
             *place = Some(map.next_value_seed(inner.seed(&field.ty))?);
         }
-        let missing = |(field, value): (&Field, Option<Value>)| match (value, &field.ty) {
-            (Some(value), _) => Ok(value),
-            (None, Type::Optional(_)) => inner.reading.count().map(|()| Value::Option(None)),
-            (None, _) => Err(A::Error::custom(format_args!("missing field `{}`", field.name))),
-        };
-        fields.iter().zip(values).map(missing).collect()
+        fields.iter().zip(values).map(|(field, value)| inner.present(field, value)).collect()
     }
 }
 
@@ -235,7 +247,7 @@ impl Visitor<'_> for FieldName<'_> {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<usize, E> {
-        self.0.iter().position(|field| &*field.name == name).ok_or_else(|| {
+        self.0.iter().position(|field| field.is_called(name)).ok_or_else(|| {
             let known = self.0.iter().map(|field| format!("`{}`", field.name)).collect::<Vec<_>>().join(", ");
             E::custom(format_args!("unknown field `{name}`, expected one of {known}"))
         })

@@ -50,6 +50,8 @@ fn leak_model(model: &Model) -> &'static ModelSchema {
             rust_type: text(&field.ty.to_string()),
             ty: None,
             merge: (field.merge != MergeRule::Latest).then(|| field.merge.name()),
+            default: None,
+            aliases: &[],
         })
         .collect();
     let primary_key: Vec<_> = model.primary_key().map(|field| text(&field.name)).collect();

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::error::KeyError;
 use crate::model::limits::{
-    MAX_ARRAY_ITEMS, MAX_KEY_FIELDS, MAX_SCHEMA_BYTES, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH,
+    MAX_ARRAY_ITEMS, MAX_KEY_FIELDS, MAX_MODEL_VERSION, MAX_SCHEMA_BYTES, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH,
 };
 
 /// The reason why a schema cannot be used, and its place.
@@ -100,8 +100,27 @@ pub enum SchemaProblem {
         /// The name.
         name: String,
     },
-    /// The version is 0.
-    #[error("versions are numbers from 1: write `version = 1`")]
+    /// Two fields of a struct, or two variants, would be stored under the same tag.
+    #[error(
+        "`{name}` and `{other}` have the same tag, a short hash of the name, under which they would be stored: \
+         rename one"
+    )]
+    SameTag {
+        /// The name.
+        name: String,
+        /// The other one.
+        other: String,
+    },
+    /// The default of a field is no value of its type.
+    #[error("the default is no `{ty}`: {message}")]
+    Default {
+        /// The type of the field.
+        ty: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The version is 0, or too high.
+    #[error("versions are numbers from 1 to {MAX_MODEL_VERSION}: write `version = 1`")]
     Version,
     /// The policy is unknown.
     #[error("`{name}` is not a policy: write `open`, `owned` or `merged`")]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::schema::Types;
 use super::types::Type;
+use crate::model::fields::tag;
 use crate::version::record_key::WritePolicy;
 
 /// A field of a model, of a struct or of a variant.
@@ -17,6 +18,34 @@ pub struct Field {
     pub merge: MergeRule,
     /// Whether the node keeps the blobs that the field of a model names.
     pub blob: bool,
+    /// What the field is in a value without it, as JSON. An option that is absent is nothing in any
+    /// case.
+    pub default: Option<Arc<str>>,
+    /// The former names of the field, under which values may have it, too.
+    pub aliases: Vec<Arc<str>>,
+}
+
+impl Field {
+    /// Returns whether values may have the field under a name.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        &*self.name == name || self.aliases.iter().any(|alias| &**alias == name)
+    }
+
+    /// Returns the name that makes the tag of a field of a model: the first of its former names, so
+    /// that programs from before it was renamed read it, or its own.
+    pub(super) fn stored_name(&self) -> &str {
+        self.aliases.first().unwrap_or(&self.name)
+    }
+
+    /// Returns whether values may have the field under a tag.
+    pub(super) fn has_tag(&self, found: u16) -> bool {
+        tag(&self.name) == found || self.aliases.iter().any(|alias| tag(alias) == found)
+    }
+
+    /// Returns whether values may lack the field.
+    pub(super) fn may_be_absent(&self) -> bool {
+        self.default.is_some() || matches!(self.ty, Type::Optional(_))
+    }
 }
 
 /// The rule by which several authors' contributions to a field are merged.

@@ -6,6 +6,7 @@ use super::error::{SchemaError, SchemaProblem};
 use super::model::{Field, Index, IndexKind, MergeRule, Model};
 use super::schema::{Inner, NamedType, Schema, TypeBody, Types, Variant, VariantBody};
 use super::shape::Shape;
+use super::shape::by_fields::Absences;
 use super::toml::positions;
 use super::types::{Type, array};
 use super::{definition, validate};
@@ -119,8 +120,17 @@ pub(super) fn fields_of(model: &ModelSchema) -> Option<Model> {
 pub(super) fn shape_of_typed(model: &ModelSchema) -> Shape {
     let mut describing = Describing::default();
     let types: Vec<_> = model.fields.iter().map(|field| describing.known_type(field)).collect();
-    let fields = model.fields.iter().zip(&types).map(|(field, ty)| (field.name, ty.as_ref()));
-    Shape::new(fields, &describing.finish())
+    let stored = |field: &FieldSchema| field.aliases.first().copied().unwrap_or(field.name);
+    let fields = model.fields.iter().zip(&types).map(|(field, ty)| (stored(field), ty.as_ref()));
+    let named = describing.finish();
+    let mut absences = Absences::of(&[], &named);
+    for field in model.fields {
+        // What is not described may be an option.
+        let may_be_absent =
+            field.default.is_some() || matches!(field.ty, None | Some(TypeSchema::Optional(_)));
+        absences.add("", stored(field), may_be_absent, std::iter::empty());
+    }
+    Shape::new(fields, &named, absences)
 }
 
 /// The named types that were met.
@@ -173,7 +183,15 @@ impl Describing {
                 SchemaError { field: Some(field), ..error }
             })?;
             let merge = schema.merge.and_then(MergeRule::parse).unwrap_or_default();
-            Ok(Field { name: schema.name.into(), ty, merge, blob: false })
+            Ok(Field {
+                name: schema.name.into(),
+                ty,
+                merge,
+                blob: false,
+                // An option is nothing anyway.
+                default: schema.default.and_then(|json| json()).filter(|json| json != "null").map(Into::into),
+                aliases: schema.aliases.iter().map(|alias| (*alias).into()).collect(),
+            })
         };
         fields.iter().map(field).collect()
     }

@@ -1,16 +1,18 @@
 //! The shapes of values: what tells, beside the version, whether two programs read the same bytes
 //! as the same values.
 //!
-//! Postcard writes fields in order without names. So two fields that change places are taken for
-//! each other, and a field that is added takes the bytes of the next one; the version alone does
-//! not tell. A database keeps the shape with which each version of a model was written.
+//! Payloads have their fields under tags, so that programs with other fields read what they know:
+//! `by_fields` says what may differ. Earlier programs wrote fields in order without names. So two
+//! fields that change places are taken for each other, and a field that is added takes the bytes of
+//! the next one. A database keeps the shapes with which each version of a model was written.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::by_fields::Absences;
 use super::definition::schema_of;
 use super::model::Field;
 use super::of::shape_of_typed;
@@ -19,14 +21,24 @@ use super::types::Type;
 use crate::model::limits::MAX_TYPE_DEPTH;
 use crate::model::schema::{DefinitionSchema, ModelSchema};
 
+pub(super) mod by_fields;
+
 /// The fields of a model, with the structs and enums in them.
 ///
 /// It is kept as JSON, whose types are those of `schema.toml`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Shape {
-    /// The names of the fields and their types, or `None` where a type is not described.
+    /// The names of the fields, as they make tags, and their types, or `None` where a type is not
+    /// described.
     fields: Vec<(String, Option<String>)>,
     types: Vec<(String, Body)>,
+    /// The fields that some of the programs did not have that wrote values, by their owners.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    lacking: BTreeSet<(String, String)>,
+    /// What values may lack, or have under other names, in the present program; no database keeps
+    /// it.
+    #[serde(skip)]
+    absences: Absences,
 }
 
 /// The parts of a struct or an enum.
@@ -59,10 +71,9 @@ impl Shape {
             described.map_or_else(
                 || shape_of_typed(model),
                 |model| {
-                    Self::new(
-                        model.fields().iter().map(|field| (&*field.name, Some(&field.ty))),
-                        &model.types.0,
-                    )
+                    let types = model.fields().iter().map(|field| (field.stored_name(), Some(&field.ty)));
+                    let absences = Absences::of(model.fields(), &model.types.0);
+                    Self::new(types, &model.types.0, absences)
                 },
             )
         };
@@ -73,11 +84,14 @@ impl Shape {
     pub(super) fn new<'a>(
         fields: impl Iterator<Item = (&'a str, Option<&'a Type>)>,
         types: &[NamedType],
+        absences: Absences,
     ) -> Self {
         let text = |ty: &Type| ty.to_string();
         Self {
             fields: fields.map(|(name, ty)| (name.to_owned(), ty.map(text))).collect(),
             types: types.iter().map(|ty| (ty.name.to_string(), Body::of(&ty.body))).collect(),
+            lacking: BTreeSet::new(),
+            absences,
         }
     }
 
@@ -92,7 +106,7 @@ impl Shape {
     }
 
     /// Returns the first difference because of which a program with the shape `other` would not
-    /// read what was written with this one, or would read wrong values.
+    /// read what was written by positions with this one, or would read wrong values.
     ///
     /// Fields and types may have other names, unless the name belongs to another field of the same
     /// struct: then they have changed places. An enum may have more variants at its end.

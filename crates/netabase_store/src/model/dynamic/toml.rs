@@ -82,11 +82,42 @@ fn field_text(field: &Field) -> String {
     if field.blob != validate::names_blobs(&field.ty) {
         let _ = write!(text, ", blob = {}", field.blob);
     }
-    text + " }"
+    text + &absence_text(field) + " }"
 }
 
 fn part_text(field: &Field) -> String {
-    format!("{{ name = \"{}\", type = \"{}\" }}", field.name, field.ty)
+    format!("{{ name = \"{}\", type = \"{}\"{} }}", field.name, field.ty, absence_text(field))
+}
+
+/// Returns what a field is in values that lack it, or have it under a former name.
+fn absence_text(field: &Field) -> String {
+    let mut text = String::new();
+    let default = field.default.as_ref().and_then(|json| serde_json::from_str(json).ok());
+    if let Some(default) = default.as_ref().and_then(json_text) {
+        let _ = write!(text, ", default = {default}");
+    }
+    if !field.aliases.is_empty() {
+        let _ = write!(text, ", aliases = {}", names_text(field.aliases.iter().map(|name| &**name)));
+    }
+    text
+}
+
+/// Writes JSON as a value of TOML, which has no null.
+fn json_text(json: &serde_json::Value) -> Option<String> {
+    Some(match json {
+        serde_json::Value::Null => return None,
+        serde_json::Value::Array(items) => {
+            format!("[{}]", items.iter().map(json_text).collect::<Option<Vec<_>>>()?.join(", "))
+        }
+        serde_json::Value::Object(entries) => {
+            let entry = |(name, value): (&String, &serde_json::Value)| {
+                Some(format!("{} = {}", serde_json::Value::from(name.as_str()), json_text(value)?))
+            };
+            format!("{{ {} }}", entries.iter().map(entry).collect::<Option<Vec<_>>>()?.join(", "))
+        }
+        // Escapes of JSON are escapes of TOML.
+        other => other.to_string(),
+    })
 }
 
 fn variant_text(variant: &Variant) -> String {

@@ -1,16 +1,21 @@
 //! Validates schemas from any source.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use serde::de::DeserializeSeed;
+
+use super::decode::Reading;
 use super::error::{SchemaError, SchemaProblem};
 use super::key::is_key;
 use super::model::{Field, Index, IndexKind, MergeRule, Model};
 use super::schema::{Inner, NamedType, Schema, TypeBody, Types, VariantBody};
 use super::types::Type;
+use super::value::Numbers;
+use crate::model::fields::tag;
 use crate::model::limits::{
-    MAX_KEY_FIELDS, MAX_SCHEMA_FIELDS, MAX_SCHEMA_INDEXES, MAX_SCHEMA_MODELS, MAX_SCHEMA_TYPES,
-    MAX_SCHEMA_VARIANTS,
+    MAX_KEY_FIELDS, MAX_MODEL_VERSION, MAX_SCHEMA_FIELDS, MAX_SCHEMA_INDEXES, MAX_SCHEMA_MODELS,
+    MAX_SCHEMA_TYPES, MAX_SCHEMA_VARIANTS,
 };
 use crate::version::limits::MAX_NAME_BYTES;
 use crate::version::record_key::{WritePolicy, is_name};
@@ -28,6 +33,7 @@ pub(super) fn checked(schema: Inner) -> Result<Schema, SchemaError> {
         if is_endless(position, types) {
             return Err(of_type(SchemaProblem::Endless.into()));
         }
+        named_fields(&ty.body).into_iter().try_for_each(|fields| defaults(fields, types)).map_err(of_type)?;
     }
     for of in models {
         model(of).map_err(|error| SchemaError { model: Some(of.name.to_string()), ..error })?;
@@ -79,9 +85,36 @@ fn distinct<'a>(what: &'static str, names: impl Iterator<Item = &'a Arc<str>>) -
 fn fields_are_named(fields: &[Field]) -> Result<(), SchemaError> {
     lengths(&[("fields", fields.len())])?;
     for field in fields {
-        identifier(&field.name).map_err(|problem| at(&field.name, problem))?;
+        let mut names = std::iter::once(&field.name).chain(&field.aliases);
+        names.try_for_each(|name| identifier(name)).map_err(|problem| at(&field.name, problem))?;
     }
-    Ok(distinct("fields", fields.iter().map(|field| &field.name))?)
+    let names = || fields.iter().flat_map(|field| std::iter::once(&field.name).chain(&field.aliases));
+    distinct("fields", names())?;
+    Ok(tags(names())?)
+}
+
+/// Checks that fields, or variants, have different tags.
+fn tags<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> Result<(), SchemaProblem> {
+    let mut seen = HashMap::new();
+    for name in names {
+        if let Some(other) = seen.insert(tag(name), name) {
+            return Err(SchemaProblem::SameTag { name: name.to_string(), other: other.to_string() });
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the defaults of fields are values of their types.
+fn defaults(fields: &[Field], types: &Types) -> Result<(), SchemaError> {
+    for field in fields {
+        let Some(default) = &field.default else { continue };
+        let reading = Reading::new(types, Numbers::Serde);
+        let mut from = serde_json::Deserializer::from_str(default);
+        reading.seed(&field.ty).deserialize(&mut from).map_err(|error| {
+            at(&field.name, SchemaProblem::Default { ty: field.ty.to_string(), message: error.to_string() })
+        })?;
+    }
+    Ok(())
 }
 
 fn at(field: &str, problem: SchemaProblem) -> SchemaError {
@@ -107,9 +140,25 @@ fn named_type(ty: &NamedType) -> Result<(), SchemaError> {
                     VariantBody::Struct(fields) => fields_are_named(fields)?,
                 }
             }
-            Ok(distinct("variants", variants.iter().map(|variant| &variant.name))?)
+            distinct("variants", variants.iter().map(|variant| &variant.name))?;
+            Ok(tags(variants.iter().map(|variant| &variant.name))?)
         }
         _ => Err(SchemaProblem::TypeBody.into()),
+    }
+}
+
+/// Returns the fields of a struct, or of the variants of an enum.
+fn named_fields(body: &TypeBody) -> Vec<&[Field]> {
+    match body {
+        TypeBody::Struct(fields) => vec![fields],
+        TypeBody::Tuple(_) => Vec::new(),
+        TypeBody::Enum(variants) => {
+            let fields = variants.iter().filter_map(|variant| match &variant.body {
+                VariantBody::Struct(fields) => Some(fields.as_slice()),
+                VariantBody::Unit | VariantBody::Tuple(_) => None,
+            });
+            fields.collect()
+        }
     }
 }
 
@@ -148,11 +197,12 @@ fn always_in(ty: &Type, found: &mut Vec<usize>) {
 
 fn model(model: &Model) -> Result<(), SchemaError> {
     key_name(&model.name)?;
-    if model.version == 0 {
+    if !(1..=MAX_MODEL_VERSION).contains(&model.version) {
         return Err(SchemaProblem::Version.into());
     }
     lengths(&[("secondary keys", model.indexes.len())])?;
     fields_are_named(&model.fields)?;
+    defaults(&model.fields, &model.types)?;
     primary_key(model)?;
     for (position, field) in model.fields.iter().enumerate() {
         merge_rule(model, field, model.primary.contains(&position))

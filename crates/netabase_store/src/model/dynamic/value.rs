@@ -121,7 +121,7 @@ pub(super) struct Typed<'a> {
 }
 
 impl<'a> Typed<'a> {
-    fn at(self, value: &'a Value, ty: &'a Type) -> Self {
+    pub(super) fn at(self, value: &'a Value, ty: &'a Type) -> Self {
         Self { value, ty, ..self }
     }
 }

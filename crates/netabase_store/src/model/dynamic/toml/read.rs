@@ -48,6 +48,9 @@ struct RawField {
     r#type: String,
     merge: Option<String>,
     blob: Option<bool>,
+    default: Option<toml::Value>,
+    #[serde(default)]
+    aliases: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +85,9 @@ struct RawVariant {
 struct RawPart {
     name: String,
     r#type: String,
+    default: Option<toml::Value>,
+    #[serde(default)]
+    aliases: Vec<String>,
 }
 
 fn first_version() -> u32 {
@@ -166,10 +172,12 @@ fn variant(raw: &RawVariant, names: &[Arc<str>]) -> Result<Variant, SchemaError>
 
 fn parts(raw: &[Spanned<RawPart>], names: &[Arc<str>]) -> Result<Vec<Field>, SchemaError> {
     let part = |raw: &Spanned<RawPart>| {
-        let RawPart { name, r#type } = raw.get_ref();
+        let RawPart { name, r#type, default, aliases } = raw.get_ref();
         let of_field = |problem: SchemaProblem| SchemaError { field: Some(name.clone()), ..problem.into() };
         let ty = Type::parse(r#type, names).map_err(of_field)?;
-        Ok(Field { name: name.as_str().into(), ty, merge: MergeRule::Latest, blob: false })
+        let default = default.as_ref().map(json).transpose().map_err(of_field)?;
+        let aliases = aliases.iter().map(|alias| alias.as_str().into()).collect();
+        Ok(Field { name: name.as_str().into(), ty, merge: MergeRule::Latest, blob: false, default, aliases })
     };
     raw.iter().map(part).collect()
 }
@@ -223,7 +231,21 @@ fn field(raw: &RawField, names: &[Arc<str>]) -> Result<Field, SchemaProblem> {
         .as_deref()
         .map(|name| MergeRule::parse(name).ok_or_else(|| SchemaProblem::Merge { name: name.to_owned() }));
     let blob = raw.blob.unwrap_or_else(|| validate::names_blobs(&ty));
-    Ok(Field { name: raw.name.as_str().into(), ty, merge: merge.transpose()?.unwrap_or_default(), blob })
+    Ok(Field {
+        name: raw.name.as_str().into(),
+        ty,
+        merge: merge.transpose()?.unwrap_or_default(),
+        blob,
+        default: raw.default.as_ref().map(json).transpose()?,
+        aliases: raw.aliases.iter().map(|alias| alias.as_str().into()).collect(),
+    })
+}
+
+/// Writes a value of TOML as JSON.
+fn json(value: &toml::Value) -> Result<Arc<str>, SchemaProblem> {
+    let json =
+        serde_json::to_string(value).map_err(|error| SchemaProblem::Toml { message: error.to_string() })?;
+    Ok(json.into())
 }
 
 fn index(raw: &RawIndex, fields: &[Field]) -> Result<Index, SchemaProblem> {

@@ -6,27 +6,29 @@ use serde::ser::{
 };
 use serde::{Serialize, Serializer};
 
-use super::{Fault, Form, Kind, MAX_LEVELS, MORE, tag};
+use super::{Fault, Form, Kind, MORE, tag};
+use crate::model::limits::MAX_LEVELS;
 
 type Written = Result<(), Fault>;
 
 /// Writes the fields of a record whose tags are known beforehand, in their order.
-pub(in crate::format) struct Writer {
+#[derive(Debug)]
+pub struct Writer {
     out: Vec<u8>,
 }
 
 impl Writer {
-    pub(in crate::format) fn new(out: Vec<u8>) -> Self {
+    pub(crate) fn new(out: Vec<u8>) -> Self {
         Self { out }
     }
 
     /// Writes the next field.
     #[inline]
-    pub(in crate::format) fn field<T: Serialize + ?Sized>(&mut self, tag: u16, value: &T) -> Written {
+    pub fn field<T: Serialize + ?Sized>(&mut self, tag: u16, value: &T) -> Result<(), Fault> {
         value.serialize(Value { out: &mut self.out, place: Place::Field(tag), left: MAX_LEVELS - 1 })
     }
 
-    pub(in crate::format) fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.out
     }
 }
@@ -45,7 +47,7 @@ enum Place {
 }
 
 /// Writes a value.
-pub(super) struct Value<'a> {
+pub(crate) struct Value<'a> {
     out: &'a mut Vec<u8>,
     place: Place,
     /// How many levels deeper it may go.
@@ -53,7 +55,7 @@ pub(super) struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn record(out: &'a mut Vec<u8>) -> Self {
+    pub(crate) fn record(out: &'a mut Vec<u8>) -> Self {
         Self { out, place: Place::Record, left: MAX_LEVELS }
     }
 
@@ -94,19 +96,86 @@ impl<'a> Value<'a> {
     #[inline]
     fn bytes(mut self, bytes: &[u8]) -> Written {
         self.begin(Form::Bytes)?;
-        varint(bytes.len() as u64, self.out);
-        self.out.extend_from_slice(bytes);
+        sized(bytes, self.out);
         Ok(())
     }
 
     /// Begins a value of parts, whose length is not known yet.
-    fn parts(mut self) -> Result<Parts<'a>, Fault> {
+    pub(crate) fn parts(self) -> Result<Parts<'a>, Fault> {
+        self.parts_of(Form::Bytes)
+    }
+
+    fn parts_of(mut self, form: Form) -> Result<Parts<'a>, Fault> {
         let left = self.down()?;
-        self.begin(Form::Bytes)?;
+        self.begin(form)?;
         self.out.push(0);
         let start = self.out.len();
         Ok(Parts { out: self.out, start, left })
     }
+
+    /// Writes the only part of a tuple struct.
+    pub(crate) fn inside(self) -> Result<Self, Fault> {
+        let left = self.down()?;
+        Ok(Self { left, ..self })
+    }
+
+    /// Writes an option.
+    #[inline]
+    pub(crate) fn option<T>(
+        mut self,
+        value: Option<T>,
+        write: impl FnOnce(T, Value<'_>) -> Written,
+    ) -> Written {
+        let left = self.down()?;
+        match (self.place, value) {
+            (Place::Field(_), None) => Ok(()),
+            (Place::Field(tag), Some(value)) => write(value, Value { place: Place::Some(tag), left, ..self }),
+            (Place::Element, None) => {
+                self.out.push(0);
+                Ok(())
+            }
+            (Place::Element, Some(value)) => {
+                self.out.push(1);
+                write(value, Value { left, ..self })
+            }
+            (Place::Some(_) | Place::Record, None) => {
+                self.begin(Form::Bytes)?;
+                self.out.extend_from_slice(&[1, 0]);
+                Ok(())
+            }
+            (Place::Some(_) | Place::Record, Some(value)) => {
+                let mut parts = self.parts()?;
+                parts.out.push(1);
+                write(value, parts.next())?;
+                parts.end();
+                Ok(())
+            }
+        }
+    }
+
+    /// Begins a struct of at most so many fields.
+    pub(crate) fn fields(self, count: usize) -> Result<Fields<'a>, Fault> {
+        if let Place::Record = self.place {
+            let left = self.down()?;
+            return Ok(Fields::new(self.out, None, left, count));
+        }
+        let Parts { out, start, left } = self.parts_of(Form::Fields)?;
+        Ok(Fields::new(out, Some(start), left, count))
+    }
+
+    /// Begins a variant, whose parts follow.
+    pub(crate) fn variant(self, tag: u16) -> Result<Parts<'a>, Fault> {
+        let parts = self.parts()?;
+        parts.out.extend_from_slice(&tag.to_be_bytes());
+        Ok(parts)
+    }
+}
+
+/// Appends bytes behind their length.
+#[inline]
+pub(super) fn sized(bytes: &[u8], out: &mut Vec<u8>) {
+    varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
 }
 
 /// Appends a varint, the lowest seven bits first.
@@ -139,16 +208,32 @@ fn zigzag(value: i64) -> u64 {
 }
 
 /// Writes the parts of a value after the place of their length, which is one byte.
-pub(super) struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
     left: usize,
 }
 
-impl Parts<'_> {
+impl<'a> Parts<'a> {
+    /// Returns where the next part is to be written.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Value<'_> {
+        Value { out: self.out, place: Place::Element, left: self.left }
+    }
+
     #[inline]
     fn part<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
-        value.serialize(Value { out: self.out, place: Place::Element, left: self.left })
+        value.serialize(self.next())
+    }
+
+    /// Goes on with fields, which are the last of the parts.
+    pub(crate) fn fields(self, count: usize) -> Fields<'a> {
+        Fields::new(self.out, Some(self.start), self.left, count)
+    }
+
+    /// Sets the length.
+    pub(crate) fn end(self) {
+        end(self.out, self.start);
     }
 }
 
@@ -165,7 +250,7 @@ fn end(out: &mut Vec<u8>, start: usize) {
 }
 
 /// Writes the fields of a struct in whatever order, and sorts them in the end.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     out: &'a mut Vec<u8>,
     /// Where the length stands, unless the struct is the record.
     length: Option<usize>,
@@ -191,13 +276,25 @@ impl<'a> Fields<'a> {
 
     #[inline]
     fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Written {
-        let (tag, start) = (tag(name), self.out.len());
-        value.serialize(Value { out: self.out, place: Place::Field(tag), left: self.left })?;
+        self.with(tag(name), name, |to| value.serialize(to))
+    }
+
+    /// Writes a field that has this tag. The name is for the error if another one has it.
+    #[inline]
+    pub(crate) fn with(
+        &mut self,
+        tag: u16,
+        name: &'static str,
+        write: impl FnOnce(Value<'_>) -> Written,
+    ) -> Written {
+        let start = self.out.len();
+        write(Value { out: self.out, place: Place::Field(tag), left: self.left })?;
         self.written.push(Field { tag, name, start, end: self.out.len() });
         Ok(())
     }
 
-    fn end(mut self) -> Written {
+    /// Puts the fields in order, and sets the length.
+    pub(crate) fn end(mut self) -> Written {
         if !self.written.is_sorted_by(|one, next| one.tag < next.tag) {
             self.sort()?;
         }
@@ -303,35 +400,14 @@ impl<'a> Serializer for Value<'a> {
         self.bytes(value)
     }
 
-    fn serialize_none(mut self) -> Written {
-        self.down()?;
-        match self.place {
-            Place::Field(_) => {}
-            Place::Element => self.out.push(0),
-            Place::Some(_) | Place::Record => {
-                self.begin(Form::Bytes)?;
-                self.out.extend_from_slice(&[1, 0]);
-            }
-        }
-        Ok(())
+    #[inline]
+    fn serialize_none(self) -> Written {
+        self.option(None::<()>, |(), _| Ok(()))
     }
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Written {
-        let left = self.down()?;
-        match self.place {
-            Place::Field(tag) => value.serialize(Value { place: Place::Some(tag), left, ..self }),
-            Place::Element => {
-                self.out.push(1);
-                value.serialize(Value { left, ..self })
-            }
-            Place::Some(_) | Place::Record => {
-                let mut parts = self.parts()?;
-                parts.out.push(1);
-                parts.part(value)?;
-                SerializeSeq::end(parts)
-            }
-        }
+        self.option(Some(value), |value, to| value.serialize(to))
     }
 
     fn serialize_unit(self) -> Written {
@@ -349,20 +425,20 @@ impl<'a> Serializer for Value<'a> {
 
     #[inline]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Written {
-        let left = self.down()?;
-        value.serialize(Value { left, ..self })
+        value.serialize(self.inside()?)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
-        name: &'static str,
-        position: u32,
+        _: &'static str,
+        _: u32,
         variant: &'static str,
         value: &T,
     ) -> Written {
-        let mut parts = self.serialize_tuple_variant(name, position, variant, 1)?;
+        let mut parts = self.variant(tag(variant))?;
         parts.part(value)?;
-        SerializeSeq::end(parts)
+        parts.end();
+        Ok(())
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Parts<'a>, Fault> {
@@ -384,9 +460,7 @@ impl<'a> Serializer for Value<'a> {
         variant: &'static str,
         _: usize,
     ) -> Result<Parts<'a>, Fault> {
-        let parts = self.parts()?;
-        parts.out.extend_from_slice(&tag(variant).to_be_bytes());
-        Ok(parts)
+        self.variant(tag(variant))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Parts<'a>, Fault> {
@@ -395,23 +469,17 @@ impl<'a> Serializer for Value<'a> {
 
     #[inline]
     fn serialize_struct(self, _: &'static str, fields: usize) -> Result<Fields<'a>, Fault> {
-        if let Place::Record = self.place {
-            let left = self.down()?;
-            return Ok(Fields::new(self.out, None, left, fields));
-        }
-        let Parts { out, start, left } = self.parts()?;
-        Ok(Fields::new(out, Some(start), left, fields))
+        self.fields(fields)
     }
 
     fn serialize_struct_variant(
         self,
-        name: &'static str,
-        position: u32,
+        _: &'static str,
+        _: u32,
         variant: &'static str,
         fields: usize,
     ) -> Result<Fields<'a>, Fault> {
-        let Parts { out, start, left } = self.serialize_tuple_variant(name, position, variant, fields)?;
-        Ok(Fields::new(out, Some(start), left, fields))
+        Ok(self.variant(tag(variant))?.fields(fields))
     }
 
     fn is_human_readable(&self) -> bool {
@@ -431,7 +499,7 @@ macro_rules! parts {
             }
 
             fn end(self) -> Written {
-                end(self.out, self.start);
+                Parts::end(self);
                 Ok(())
             }
         })*
@@ -458,7 +526,8 @@ impl SerializeMap for Parts<'_> {
     }
 
     fn end(self) -> Written {
-        SerializeSeq::end(self)
+        Parts::end(self);
+        Ok(())
     }
 }
 

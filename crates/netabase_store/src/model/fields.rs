@@ -6,27 +6,33 @@
 //! ([`Form`]). An option that is `None` is no field at all. An enum is the tag of its variant, and
 //! then its fields. Numbers are varints, which are minimal, so that an integer may become wider.
 //!
-//! By serde ([`write`], [`read`]) it works for every type with serde's derives. What a macro would
-//! generate, which knows the order of the tags beforehand, is written with [`Writer`] and
-//! [`Reader`].
+//! By serde ([`write`], [`read`]) it works for every type with serde's derives. The macros, which
+//! know the order of the tags beforehand, generate calls of [`Writer`] and [`Reader`] for the
+//! fields of a model. `docs/formats.md` has the format.
 
+use std::cell::Cell;
 use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::ValueError;
+use crate::model::limits::MAX_LEVELS;
+
+mod carry;
 mod de;
 mod ser;
 
-pub(super) use de::Reader;
-pub(super) use ser::Writer;
+pub(crate) use carry::carried;
+pub use de::Reader;
+pub(crate) use de::{Parts as PartsReader, Value as ValueReader};
+pub use ser::Writer;
+pub(crate) use ser::{Fields as FieldsWriter, Value as ValueWriter};
 
 /// The bytes of a tag.
 const TAG_BYTES: usize = 2;
 /// The bits of a tag that are the form of the value.
 const FORM_BITS: u32 = 3;
 const FORM: u16 = (1 << FORM_BITS) - 1;
-/// How deep values nest.
-const MAX_LEVELS: usize = 128;
 /// The highest bit of each byte, which says that a varint goes on.
 const MORE: u64 = 0x8080_8080_8080_8080;
 
@@ -41,6 +47,8 @@ enum Form {
     Eight = 2,
     /// A length, as a varint, and as many bytes.
     Bytes = 3,
+    /// The same, and the bytes are the fields of a struct.
+    Fields = 4,
 }
 
 impl Form {
@@ -50,13 +58,14 @@ impl Form {
             1 => Some(Self::Four),
             2 => Some(Self::Eight),
             3 => Some(Self::Bytes),
+            4 => Some(Self::Fields),
             _ => None,
         }
     }
 }
 
 /// Returns the tag of a field or variant of this name, with the bits of the form clear.
-pub(super) const fn tag(name: &str) -> u16 {
+pub const fn tag(name: &str) -> u16 {
     let mut hash: u32 = 0x811c_9dc5;
     let mut rest = name.as_bytes();
     while let [first, after @ ..] = rest {
@@ -68,20 +77,35 @@ pub(super) const fn tag(name: &str) -> u16 {
 }
 
 /// Appends the fields of a struct.
-pub(super) fn write<T: Serialize + ?Sized>(value: &T, mut out: Vec<u8>) -> Result<Vec<u8>, Fault> {
+pub(crate) fn write<T: Serialize + ?Sized>(value: &T, mut out: Vec<u8>) -> Result<Vec<u8>, Fault> {
     value.serialize(ser::Value::record(&mut out))?;
     Ok(out)
 }
 
 /// Reads the fields of a struct, which are all of `bytes`.
-pub(super) fn read<'de, T: Deserialize<'de>>(mut bytes: &'de [u8]) -> Result<T, Fault> {
+///
+/// The bound is `DeserializeOwned` spelt out: serde explains a missing `Deserialize`, but not that.
+pub(crate) fn read<T: for<'de> Deserialize<'de>>(mut bytes: &[u8]) -> Result<T, Fault> {
     T::deserialize(de::Value::record(&mut bytes))
+}
+
+thread_local! {
+    /// Whether a value was read on this thread of which the program does not know a part. It is
+    /// set where that is met, which is rare.
+    static HAS_UNKNOWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Reads, and returns whether there is a part that the program does not know.
+pub(crate) fn noticing_unknown<T>(read: impl FnOnce() -> T) -> (T, bool) {
+    let before = HAS_UNKNOWN.replace(false);
+    let done = read();
+    (done, HAS_UNKNOWN.replace(before))
 }
 
 /// Why a value cannot be written or read. It is a pointer, so that the result of reading a number
 /// stays in registers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault(Box<Kind>);
+pub struct Fault(Box<Kind>);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
@@ -99,14 +123,25 @@ enum Kind {
     Text,
     /// Two fields of a struct have names of the same tag.
     SameTag(&'static str, &'static str),
-    /// There is no such field, or no such variant.
-    Missing(u16),
+    /// There is no such variant.
+    Variant(u16),
     /// The value nests more than [`MAX_LEVELS`] levels deep.
     TooDeep,
     /// serde asks for what only a format with types in it has.
     Unsupported(&'static str),
     /// What a type says of its value.
     Said(String),
+}
+
+impl Fault {
+    /// Says that a value is of another type than its description.
+    pub(crate) fn other_type() -> Self {
+        Kind::Said("the value is of another type".into()).into()
+    }
+
+    pub(crate) fn unknown_variant(tag: u16) -> Self {
+        Kind::Variant(tag).into()
+    }
 }
 
 impl From<Kind> for Fault {
@@ -128,7 +163,7 @@ impl Display for Fault {
             Kind::SameTag(one, other) => {
                 write!(f, "`{one}` and `{other}` have the same tag: give one of them another name")
             }
-            Kind::Missing(tag) => write!(f, "nothing has the tag {tag:#06x}"),
+            Kind::Variant(tag) => write!(f, "no variant has the tag {tag:#06x}"),
             Kind::TooDeep => write!(f, "the value nests more than {MAX_LEVELS} levels deep"),
             Kind::Unsupported(what) => write!(f, "{what} cannot be stored"),
             Kind::Said(message) => f.write_str(message),
@@ -137,6 +172,16 @@ impl Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+impl From<Fault> for ValueError {
+    fn from(fault: Fault) -> Self {
+        match *fault.0 {
+            Kind::TooDeep => Self::TOO_DEEP,
+            Kind::Left(extra) => Self::TrailingBytes { extra },
+            _ => Self::Fields { message: fault.to_string() },
+        }
+    }
+}
 
 impl serde::ser::Error for Fault {
     fn custom<T: Display>(message: T) -> Self {

@@ -1,65 +1,125 @@
 //! Reading.
 
 use serde::de::value::BorrowedStrDeserializer;
-use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 
-use super::{FORM, Fault, Form, Kind, MAX_LEVELS, MORE, TAG_BYTES, tag};
+use super::{FORM, Fault, Form, HAS_UNKNOWN, Kind, MORE, TAG_BYTES, tag};
+use crate::model::limits::MAX_LEVELS;
 
 /// Reads the fields of a record whose tags are known beforehand, in their order.
-pub(in crate::format) struct Reader<'de> {
+#[derive(Debug)]
+pub struct Reader<'de> {
     rest: &'de [u8],
     /// The tag of the field before.
-    before: u16,
+    before: Option<u16>,
 }
 
 impl<'de> Reader<'de> {
-    pub(in crate::format) fn new(rest: &'de [u8]) -> Self {
-        Self { rest, before: 0 }
+    pub(crate) fn new(rest: &'de [u8]) -> Self {
+        Self { rest, before: None }
     }
 
-    /// Reads the next field, and passes over those before it that the program does not know.
+    /// Reads the next field. One that is absent is `None` if it is an option, and missing if it is
+    /// not.
     #[inline]
-    pub(in crate::format) fn field<T: Deserialize<'de>>(&mut self, tag: u16) -> Result<T, Fault> {
-        let form = match self.rest {
+    pub fn field<T: Deserialize<'de>>(&mut self, tag: u16, name: &'static str) -> Result<T, Fault> {
+        match self.next(tag)? {
+            Some(form) => T::deserialize(self.value(form)),
+            None => T::deserialize(Absent(name)),
+        }
+    }
+
+    /// Reads the next field, or returns the default if it is absent.
+    #[inline]
+    pub fn field_or<T: Deserialize<'de>>(
+        &mut self,
+        tag: u16,
+        default: impl FnOnce() -> T,
+    ) -> Result<T, Fault> {
+        match self.next(tag)? {
+            Some(form) => T::deserialize(self.value(form)),
+            None => Ok(default()),
+        }
+    }
+
+    #[inline]
+    fn value(&mut self, form: u16) -> Value<'_, 'de> {
+        Value { rest: &mut self.rest, place: Place::Field(form), left: MAX_LEVELS - 1 }
+    }
+
+    /// Returns the form of a field if it is the next one of those that the program knows.
+    #[inline]
+    fn next(&mut self, tag: u16) -> Result<Option<u16>, Fault> {
+        match self.rest {
             [high, low, after @ ..] if u16::from_be_bytes([*high, *low]) & !FORM == tag => {
                 self.rest = after;
-                u16::from(*low) & FORM
+                self.before = Some(tag);
+                Ok(Some(u16::from(*low) & FORM))
             }
-            _ => self.find(tag)?,
-        };
-        self.before = tag;
-        T::deserialize(Value { rest: &mut self.rest, place: Place::Field(form), left: MAX_LEVELS - 1 })
+            [high, low, ..] if u16::from_be_bytes([*high, *low]) & !FORM > tag => Ok(None),
+            [] => Ok(None),
+            _ => self.pass_over(tag),
+        }
     }
 
+    /// Passes over fields that the program does not know, up to a tag.
     #[cold]
-    fn find(&mut self, tag: u16) -> Result<u16, Fault> {
-        loop {
-            let (found, after) = self.rest.split_first_chunk().ok_or(Kind::Missing(tag))?;
+    fn pass_over(&mut self, tag: u16) -> Result<Option<u16>, Fault> {
+        HAS_UNKNOWN.set(true);
+        while !self.rest.is_empty() {
+            let (found, after) = self.rest.split_first_chunk().ok_or(Kind::End)?;
             let found = u16::from_be_bytes(*found);
-            match found & !FORM {
-                this if this == tag => {
-                    self.rest = after;
-                    return Ok(found & FORM);
-                }
-                this if this > tag => return Err(Kind::Missing(tag).into()),
-                this if this <= self.before => return Err(Kind::Order.into()),
-                this => self.before = this,
+            let this = found & !FORM;
+            if self.before >= Some(this) {
+                return Err(Kind::Order.into());
+            }
+            if this > tag {
+                return Ok(None);
             }
             self.rest = after;
-            skip(Form::of(found).ok_or(Kind::Other("a field"))?, &mut self.rest)?;
+            self.before = Some(this);
+            if this == tag {
+                return Ok(Some(found & FORM));
+            }
+            pass(Form::of(found).ok_or(Kind::Other("a field"))?, &mut self.rest)?;
         }
+        Ok(None)
     }
 
     /// Passes over what is left.
-    pub(in crate::format) fn finish(mut self) -> Result<(), Fault> {
-        match self.find(u16::MAX) {
-            Err(Fault(kind)) if *kind == Kind::Missing(u16::MAX) && self.rest.is_empty() => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => Err(Kind::Order.into()),
-        }
+    pub(crate) fn finish(mut self) -> Result<(), Fault> {
+        // No tag has the bits of the form set.
+        if self.rest.is_empty() { Ok(()) } else { self.pass_over(u16::MAX).map(drop) }
     }
 }
+
+/// The value of a field that is absent.
+struct Absent(&'static str);
+
+impl<'de> Deserializer<'de> for Absent {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Fault> {
+        Err(Fault::missing_field(self.0))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_none()
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+/// Stands for the name of a variant that the program does not know: no variant has it.
+const NO_NAME: &str = "";
 
 /// Where a value stands, and so what is known of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +135,7 @@ enum Place {
 }
 
 /// Reads a value from the beginning of what is left.
-pub(super) struct Value<'a, 'de> {
+pub(crate) struct Value<'a, 'de> {
     rest: &'a mut &'de [u8],
     place: Place,
     /// How many levels deeper it may go.
@@ -177,13 +237,17 @@ fn sized<'de>(rest: &mut &'de [u8]) -> Result<&'de [u8], Fault> {
     take(rest, length)
 }
 
-/// Leaves out a value of this form.
-fn skip(form: Form, rest: &mut &[u8]) -> Result<(), Fault> {
+/// Passes over a value of this form, and returns its bytes without a length.
+pub(super) fn pass<'de>(form: Form, rest: &mut &'de [u8]) -> Result<&'de [u8], Fault> {
     match form {
-        Form::Number => long_varint(rest).map(drop),
-        Form::Four => take(rest, 4).map(drop),
-        Form::Eight => take(rest, 8).map(drop),
-        Form::Bytes => sized(rest).map(drop),
+        Form::Number => {
+            let start = *rest;
+            long_varint(rest)?;
+            start.get(..start.len() - rest.len()).ok_or_else(|| Kind::End.into())
+        }
+        Form::Four => take(rest, 4),
+        Form::Eight => take(rest, 8),
+        Form::Bytes | Form::Fields => sized(rest),
     }
 }
 
@@ -192,7 +256,7 @@ fn nothing(rest: &[u8]) -> Result<(), Fault> {
 }
 
 impl<'a, 'de> Value<'a, 'de> {
-    pub(super) fn record(rest: &'a mut &'de [u8]) -> Self {
+    pub(crate) fn record(rest: &'a mut &'de [u8]) -> Self {
         Self { rest, place: Place::Record, left: MAX_LEVELS }
     }
 
@@ -227,7 +291,12 @@ impl<'a, 'de> Value<'a, 'de> {
 
     #[inline]
     fn bytes(self, what: &'static str) -> Result<&'de [u8], Fault> {
-        self.expect(Form::Bytes, what)?;
+        self.sized(Form::Bytes, what)
+    }
+
+    #[inline]
+    fn sized(self, form: Form, what: &'static str) -> Result<&'de [u8], Fault> {
+        self.expect(form, what)?;
         sized(self.rest)
     }
 
@@ -240,17 +309,127 @@ impl<'a, 'de> Value<'a, 'de> {
         let left = self.down()?;
         Ok(Parts { rest: self.bytes(what)?, left })
     }
+
+    /// Reads the parts of a list, a set, a map or a tuple.
+    pub(crate) fn all_parts<T>(
+        self,
+        read: impl FnOnce(&mut Parts<'de>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.parts("a list")?.all(read)
+    }
+
+    /// Reads the only part of a tuple struct.
+    pub(crate) fn inside(self) -> Result<Self, Fault> {
+        let left = self.down()?;
+        Ok(Self { left, ..self })
+    }
+
+    /// Reads an option.
+    pub(crate) fn option<T>(
+        self,
+        read: impl FnOnce(Value<'_, 'de>) -> Result<T, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        let left = self.down()?;
+        match self.place {
+            Place::Field(form) => read(Value { place: Place::Some(form), left, ..self }).map(Some),
+            Place::Element => match byte(self.rest)? {
+                0 => Ok(None),
+                1 => read(Value { left, ..self }).map(Some),
+                _ => Err(Kind::Other("an option").into()),
+            },
+            Place::Some(_) | Place::Record => {
+                self.parts("an option")?.all(|parts| match byte(&mut parts.rest)? {
+                    0 => Ok(None),
+                    1 => read(parts.next()).map(Some),
+                    _ => Err(Kind::Other("an option").into()),
+                })
+            }
+        }
+    }
+
+    /// Reads the tag of a variant, and its parts.
+    pub(crate) fn variant<T>(
+        self,
+        read: impl FnOnce(u16, &mut Parts<'de>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let (found, parts) = self.begin_variant()?;
+        parts.all(|parts| read(found, parts))
+    }
+
+    fn begin_variant(self) -> Result<(u16, Parts<'de>), Fault> {
+        let mut parts = self.parts("an enum")?;
+        let found = take(&mut parts.rest, TAG_BYTES)?.first_chunk().copied().unwrap_or_default();
+        Ok((u16::from_be_bytes(found), parts))
+    }
+
+    /// Reads the fields of a struct, in the order of their tags. `read` returns whether it knows
+    /// the tag, and leaves the value where it is if not.
+    pub(crate) fn fields(
+        self,
+        read: impl FnMut(u16, Value<'_, 'de>) -> Result<bool, Fault>,
+    ) -> Result<(), Fault> {
+        let left = self.down()?;
+        if self.place == Place::Record {
+            return read_fields(self.rest, left, read);
+        }
+        read_fields(&mut self.sized(Form::Fields, "a struct")?, left, read)
+    }
+}
+
+fn read_fields<'de>(
+    rest: &mut &'de [u8],
+    left: usize,
+    mut read: impl FnMut(u16, Value<'_, 'de>) -> Result<bool, Fault>,
+) -> Result<(), Fault> {
+    let mut before = None;
+    while let Some((found, form)) = next_tag(rest, &mut before)? {
+        if !read(found, Value { rest, place: Place::Field(form as u16), left })? {
+            HAS_UNKNOWN.set(true);
+            pass(form, rest)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the tag of the next field and its form, `None` at the end.
+#[inline]
+pub(super) fn next_tag(rest: &mut &[u8], before: &mut Option<u16>) -> Result<Option<(u16, Form)>, Fault> {
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let (whole, after) = rest.split_first_chunk::<TAG_BYTES>().ok_or(Kind::End)?;
+    let whole = u16::from_be_bytes(*whole);
+    let found = whole & !FORM;
+    if *before >= Some(found) {
+        return Err(Kind::Order.into());
+    }
+    (*rest, *before) = (after, Some(found));
+    Ok(Some((found, Form::of(whole).ok_or(Kind::Other("a field"))?)))
 }
 
 /// Reads the parts of a value, to the end of its bytes.
-struct Parts<'de> {
+pub(crate) struct Parts<'de> {
     rest: &'de [u8],
     left: usize,
 }
 
 impl<'de> Parts<'de> {
-    fn element(&mut self) -> Value<'_, 'de> {
+    /// Returns where the next part is to be read.
+    pub(crate) fn next(&mut self) -> Value<'_, 'de> {
         Value { rest: &mut self.rest, place: Place::Element, left: self.left }
+    }
+
+    /// Returns whether all parts were read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Reads fields, which are the last of the parts; see [`Value::fields`].
+    pub(crate) fn fields(
+        &mut self,
+        read: impl FnMut(u16, Value<'_, 'de>) -> Result<bool, Fault>,
+    ) -> Result<(), Fault> {
+        read_fields(&mut self.rest, self.left, read)
     }
 
     /// Reads all parts, of which none may be left.
@@ -266,7 +445,7 @@ impl<'de> SeqAccess<'de> for &mut Parts<'de> {
 
     #[inline]
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
-        if self.rest.is_empty() { Ok(None) } else { seed.deserialize(self.element()).map(Some) }
+        if self.rest.is_empty() { Ok(None) } else { seed.deserialize(self.next()).map(Some) }
     }
 }
 
@@ -278,7 +457,7 @@ impl<'de> MapAccess<'de> for &mut Parts<'de> {
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Fault> {
-        seed.deserialize(self.element())
+        seed.deserialize(self.next())
     }
 }
 
@@ -308,21 +487,13 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de> {
 
     #[inline]
     fn next_key_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
-        while !self.rest.is_empty() {
-            let (whole, after) = self.rest.split_first_chunk::<TAG_BYTES>().ok_or(Kind::End)?;
-            *self.rest = after;
-            let whole = u16::from_be_bytes(*whole);
-            let form = Form::of(whole).ok_or(Kind::Other("a field"))?;
-            let found = whole & !FORM;
-            if self.before >= Some(found) {
-                return Err(Kind::Order.into());
-            }
-            self.before = Some(found);
+        while let Some((found, form)) = next_tag(self.rest, &mut self.before)? {
             if let Some(name) = self.known.iter().find(|name| tag(name) == found) {
                 self.form = form;
                 return seed.deserialize(BorrowedStrDeserializer::<Fault>::new(name)).map(Some);
             }
-            skip(form, self.rest)?;
+            HAS_UNKNOWN.set(true);
+            pass(form, self.rest)?;
         }
         Ok(None)
     }
@@ -336,7 +507,9 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de> {
 /// An enum, after its variant.
 struct Variant<'de> {
     parts: Parts<'de>,
-    name: &'static str,
+    /// The name, or `None` if the program does not know it: a type may take some variant of its own
+    /// for all others, as with `#[serde(other)]`.
+    name: Option<&'static str>,
 }
 
 impl<'de> EnumAccess<'de> for Variant<'de> {
@@ -344,7 +517,8 @@ impl<'de> EnumAccess<'de> for Variant<'de> {
     type Variant = Self;
 
     fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Fault> {
-        Ok((seed.deserialize(BorrowedStrDeserializer::<Fault>::new(self.name))?, self))
+        let name = self.name.unwrap_or(NO_NAME);
+        Ok((seed.deserialize(BorrowedStrDeserializer::<Fault>::new(name))?, self))
     }
 }
 
@@ -352,11 +526,11 @@ impl<'de> VariantAccess<'de> for Variant<'de> {
     type Error = Fault;
 
     fn unit_variant(self) -> Result<(), Fault> {
-        nothing(self.parts.rest)
+        if self.name.is_none() { Ok(()) } else { nothing(self.parts.rest) }
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
-        self.parts.all(|parts| seed.deserialize(parts.element()))
+        self.parts.all(|parts| seed.deserialize(parts.next()))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
@@ -489,7 +663,7 @@ impl<'de> Deserializer<'de> for Value<'_, 'de> {
             Place::Some(_) | Place::Record => {
                 self.parts("an option")?.all(|parts| match byte(&mut parts.rest)? {
                     0 => visitor.visit_none(),
-                    1 => visitor.visit_some(parts.element()),
+                    1 => visitor.visit_some(parts.next()),
                     _ => Err(Kind::Other("an option").into()),
                 })
             }
@@ -515,8 +689,7 @@ impl<'de> Deserializer<'de> for Value<'_, 'de> {
         _: &'static str,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let left = self.down()?;
-        visitor.visit_newtype_struct(Value { left, ..self })
+        visitor.visit_newtype_struct(self.inside()?)
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -547,11 +720,14 @@ impl<'de> Deserializer<'de> for Value<'_, 'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
+        let left = self.down()?;
         if self.place == Place::Record {
-            let left = self.down()?;
             return Fields::read(self.rest, left, fields, visitor);
         }
-        self.parts("a struct")?.all(|parts| Fields::read(&mut parts.rest, parts.left, fields, visitor))
+        let mut rest = self.sized(Form::Fields, "a struct")?;
+        let value = Fields::read(&mut rest, left, fields, visitor)?;
+        nothing(rest)?;
+        Ok(value)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -560,11 +736,15 @@ impl<'de> Deserializer<'de> for Value<'_, 'de> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let mut parts = self.parts("an enum")?;
-        let found = take(&mut parts.rest, TAG_BYTES)?.first_chunk().copied().unwrap_or_default();
-        let found = u16::from_be_bytes(found);
-        let name = variants.iter().find(|name| tag(name) == found);
-        visitor.visit_enum(Variant { parts, name: name.ok_or(Kind::Missing(found))? })
+        let (found, parts) = self.begin_variant()?;
+        let name = variants.iter().find(|name| tag(name) == found).copied();
+        if name.is_none() {
+            HAS_UNKNOWN.set(true);
+        }
+        visitor.visit_enum(Variant { parts, name }).map_err(|fault| match name {
+            None if matches!(&*fault.0, Kind::Said(_)) => Kind::Variant(found).into(),
+            _ => fault,
+        })
     }
 
     fn is_human_readable(&self) -> bool {
